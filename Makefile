@@ -1,0 +1,51 @@
+# Only python3 (>= 3.11) and make are assumed; everything else is installed into .venv from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test check format bench lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (first time: about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Install what the other targets need
+
+demo: setup ## Move the shop's catalogue to a service, with a fault on the way
+	@$(BIN)/strangler demo
+
+up: setup ## Start the shop, the service, the change stream, the proxy and the controller; print the URLs
+	@$(BIN)/strangler up
+
+down: setup ## Stop what `make up` started
+	@$(BIN)/strangler down
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: setup ## Format, lint, types, import rules, dependencies, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
+
+format: setup ## Let ruff format and fix
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: setup ## Write requirements.lock anew from pyproject.toml (needs uv)
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 \
+		--group dev pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and everything the runs wrote
+	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis

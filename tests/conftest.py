@@ -1,0 +1,70 @@
+"""Fixtures that every kind of test may use: one real PostgreSQL for the session, a fresh database for a test."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from workshop.postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL 16 with wal_level=logical. fsync is off: nothing here crashes the machine."""
+    directory: Path = tmp_path_factory.mktemp("postgres")
+    server = EmbeddedPostgres(directory, durable=False)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def make_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
+    """Call it for the superuser DSN of a new, empty database; all of them are dropped after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        made.append(name)
+        return postgres.dsn(dbname=name)
+
+    yield make
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        for name in made:
+            slots = connection.execute(
+                "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s", [name]
+            ).fetchall()
+            for slot, pid in slots:
+                if pid is not None:
+                    connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(make_database: Callable[[], str]) -> str:
+    """Superuser DSN of a new, empty database, dropped after the test."""
+    return make_database()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(postgres: EmbeddedPostgres) -> None:
+    """Point Django's test database at the session's PostgreSQL (pytest-django calls this hook)."""
+    from django.db import connections
+
+    parts = urlsplit(postgres.dsn())
+    connections.databases["default"] |= {
+        "NAME": "shop",
+        "USER": parts.username or "postgres",
+        "PASSWORD": "",
+        "HOST": str(postgres.socket_dir),
+        "PORT": str(postgres.port),
+    }
