@@ -114,12 +114,8 @@ def _plain(node: Any, path: KeyPath, index: dict[KeyPath, tuple[int, int]]) -> A
             index[(*path, position)] = (line + 1, column + 1)
             items.append(_plain(value, (*path, position), index))
         return items
-    if isinstance(node, str):
-        return str(node)
-    if isinstance(node, bool) or node is None:
-        return node
-    if isinstance(node, int):
-        return int(node)
-    if isinstance(node, float):
-        return float(node)
+    # ruamel's scalars remember their notation in subclasses; what follows needs plain values
+    for plain_type in (str, bool, int, float):
+        if isinstance(node, plain_type):
+            return plain_type(node)
     return node

@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test may use: one real PostgreSQL for the session, a fresh database for a test."""
+"""Fixtures for every kind of test: one real PostgreSQL for the session, a fresh database for each test."""
 
 import secrets
 from collections.abc import Callable, Iterator

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -59,8 +60,8 @@ class EmbeddedPostgres:
     """One PostgreSQL 16 server below `directory`.
 
     `port` is the loopback port (None: a free one). `settings` are added to DEFAULT_SETTINGS. The server is a
-    child of this process and is told by the kernel to stop when the *thread* that started it ends, so start it
-    from the main thread. `durable=False` turns fsync off, for tests that never crash the machine.
+    child of this process and is told by the kernel to stop when the *thread* that started it ends, so start
+    it from the main thread. `durable=False` turns fsync off, for tests that never crash the machine.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class EmbeddedPostgres:
         self.data = self.directory / "data"
         # Unix socket paths are limited to about 100 bytes; a deep clone would break one below `directory`.
         digest = hashlib.blake2b(str(self.directory).encode(), digest_size=6).hexdigest()
-        self.socket_dir = Path("/tmp") / f"strangler-pg-{digest}"
+        self.socket_dir = Path(tempfile.gettempdir()) / f"strangler-pg-{digest}"
         self.log = directory.resolve() / "postgres.log"
         self.port = port if port is not None else free_port()
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
@@ -181,7 +182,8 @@ class EmbeddedPostgres:
     def _initdb(self) -> None:
         done = subprocess.run(
             [
-                str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8",
+                str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres",
+                "-E", "UTF8", "--locale=C.UTF-8",
                 "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "--no-instructions",
             ],
             check=False,
