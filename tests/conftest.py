@@ -68,3 +68,14 @@ def django_db_modify_db_settings(postgres: EmbeddedPostgres) -> None:
         "HOST": str(postgres.socket_dir),
         "PORT": str(postgres.port),
     }
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skipped test is a part that was not tested: the run fails and says which."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if skipped and not hasattr(session.config, "workerinput"):
+        names = "\n".join(f"  {report.nodeid}: {report.longrepr}" for report in skipped)
+        reporter.write_line(f"\n{len(skipped)} skipped; nothing may be skipped:\n{names}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
