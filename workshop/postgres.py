@@ -8,7 +8,6 @@ Authentication: the Unix socket is trusted for the superuser's own machine-local
 directory is private), every TCP connection needs a password (scram-sha-256).
 """
 
-import ctypes
 import hashlib
 import os
 import shutil
@@ -25,8 +24,9 @@ from typing import Self
 
 import psycopg
 
+from workshop.children import end_with_parent
+
 _NOBODY = 65534
-_PR_SET_PDEATHSIG = 1
 
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
@@ -126,8 +126,8 @@ class EmbeddedPostgres:
                 user=_NOBODY if self._as_nobody else None,
                 group=_NOBODY if self._as_nobody else None,
                 extra_groups=[] if self._as_nobody else None,
-                # set after the change of user, which would clear it
-                preexec_fn=_stop_with_parent,  # noqa: PLW1509  (no threads hold locks here; see prctl(2))
+                # only a bound system call, safe after a fork with threads; see workshop.children
+                preexec_fn=end_with_parent(signal.SIGINT),  # noqa: PLW1509
             )  # fmt: skip
         self._wait_ready(time.monotonic() + timeout)
         return self
@@ -213,10 +213,6 @@ class EmbeddedPostgres:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         self.stop(how=signal.SIGQUIT)
         raise PostgresError(f"PostgreSQL did not start, {reason}; its log is {self.log}:\n{tail}")
-
-
-def _stop_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _binaries(*, copy: bool) -> Path:
