@@ -1,0 +1,1 @@
+"""PostgreSQL for Django, with connection errors that name the setting at fault."""
