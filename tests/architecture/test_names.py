@@ -12,19 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "types", "manager", "managers"}
 
 # What must never reach the repository: hosts of package registries, and places of somebody's machine.
+# (Bracketed letters keep this file from naming them itself.)
 FOREIGN = re.compile(
-    "|".join(
-        (
-            r"pythonhosted[.]",
-            r"pypi[.]org/",
-            r"registry[.]npmjs",
-            r"repo1?[.]maven",
-            r"deb[.]debian",
-            r"crates[.]io",
-            r"/root/",
-            r"/home/[a-z]+/",
-        )
-    )
+    r"pythonhosted[.]|pypi[.]org/|registry[.]npmjs|repo1?[.]maven|deb[.]debian|crates[.]io"
+    r"|/roo[t]/|/hom[e]/[a-z]+/"
 )
 
 PACKAGES = [
