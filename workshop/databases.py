@@ -44,7 +44,7 @@ class Server:
     superuser: bool
     may_create: bool
     may_replicate: bool
-    free_slots: int
+    free_slots: int  # not counting those of an earlier run of the workshop
     free_senders: int
     user: str
 
@@ -55,11 +55,14 @@ def inspect(admin: psycopg.Connection) -> Server:
         """
         SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
                r.rolsuper, r.rolsuper OR (r.rolcreaterole AND r.rolcreatedb), r.rolsuper OR r.rolreplication,
-               current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)::int,
-               current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication)::int,
+               current_setting('max_replication_slots')::int
+                   - (SELECT count(*) FROM pg_replication_slots WHERE database <> ALL (%(ours)s))::int,
+               current_setting('max_wal_senders')::int
+                   - (SELECT count(*) FROM pg_stat_replication WHERE usename <> ALL (%(roles)s))::int,
                current_user::text
           FROM pg_roles r WHERE r.rolname = current_user
-        """
+        """,
+        {"ours": list(OWNERS), "roles": list(ROLES)},
     ).fetchone()
     assert row is not None
     return Server(*row)
@@ -91,8 +94,8 @@ def faults_of(server: Server) -> list[str]:
     # one slot for the stream and one for a verification beside it
     if server.free_slots < 2:
         found.append(
-            f"{max(server.free_slots, 0)} replication slots are free, 2 are needed: raise max_replication_slots "
-            f"and restart the server, or drop slots that nobody uses (pg_replication_slots)"
+            f"{max(server.free_slots, 0)} replication slots are free, 2 are needed: raise "
+            f"max_replication_slots and restart the server, or drop slots nobody uses (pg_replication_slots)"
         )
     if server.free_senders < 2:
         found.append(

@@ -61,7 +61,9 @@ class EmbeddedPostgres:
 
     `port` is the loopback port (None: a free one). `settings` are added to DEFAULT_SETTINGS. The server is a
     child of this process and is told by the kernel to stop when the *thread* that started it ends, so start
-    it from the main thread. `durable=False` turns fsync off, for tests that never crash the machine.
+    it from the main thread. `durable=False` turns fsync off: fine for data that may be lost when the *machine*
+    crashes.
+    `log` is the server's log file (None: `postgres.log` in `directory`).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class EmbeddedPostgres:
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
         durable: bool = True,
+        log: Path | None = None,
     ) -> None:
         self._as_nobody = os.geteuid() == 0
         self.directory = _reachable(directory.resolve()) if self._as_nobody else directory.resolve()
@@ -78,7 +81,7 @@ class EmbeddedPostgres:
         # Unix socket paths are limited to about 100 bytes; a deep clone would break one below `directory`.
         digest = hashlib.blake2b(str(self.directory).encode(), digest_size=6).hexdigest()
         self.socket_dir = Path(tempfile.gettempdir()) / f"strangler-pg-{digest}"
-        self.log = directory.resolve() / "postgres.log"
+        self.log = (log or directory / "postgres.log").resolve()
         self.port = port if port is not None else free_port()
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         if not durable:
@@ -90,6 +93,11 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         """Process id of the postmaster, None when it is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of a postmaster that ended without `stop`, None otherwise."""
+        return self._process.poll() if self._process else None
 
     def dsn(self, *, dbname: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
         """Connection URL. With a password over loopback TCP, without one over the trusted Unix socket."""
@@ -180,9 +188,12 @@ class EmbeddedPostgres:
         self.socket_dir.chmod(0o700)
 
     def _initdb(self) -> None:
+        # made beside its place and renamed when whole: a cluster cut short must not look like one
+        partial = self.directory / "data.partial"
+        shutil.rmtree(partial, ignore_errors=True)
         done = subprocess.run(
             [
-                str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres",
+                str(self._bin / "initdb"), "-D", str(partial), "-U", "postgres",
                 "-E", "UTF8", "--locale=C.UTF-8",
                 "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "--no-instructions",
             ],
@@ -190,12 +201,15 @@ class EmbeddedPostgres:
             capture_output=True,
             text=True,
             cwd=self.directory,
+            start_new_session=True,  # Ctrl-C is ours to handle
+            preexec_fn=end_with_parent(signal.SIGKILL),
             user=_NOBODY if self._as_nobody else None,
             group=_NOBODY if self._as_nobody else None,
             extra_groups=[] if self._as_nobody else None,
         )  # fmt: skip
         if done.returncode:
-            raise PostgresError(f"initdb failed in {self.data}:\n{done.stdout}{done.stderr}")
+            raise PostgresError(f"initdb failed in {self.directory}:\n{done.stdout}{done.stderr}")
+        partial.rename(self.data)
 
     def _wait_ready(self, deadline: float) -> None:
         assert self._process is not None

@@ -20,7 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -119,13 +119,13 @@ class Unit(Protocol):
 
 @dataclass(slots=True)
 class Program:
-    """An operating-system process as a `Unit`. `env` is added to our own environment; times in seconds."""
+    """An operating-system process as a `Unit`. `env` is its whole environment; times in seconds."""
 
     name: str
     command: Sequence[str]
     log: Path
     probe: Probe
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str]
     cwd: Path | None = None
     deadline: float = 30.0
     stop_timeout: float = 10.0
@@ -142,7 +142,7 @@ class Program:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 list(self.command),
-                env={**os.environ, **self.env},
+                env=self.env,
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -283,11 +283,11 @@ class Supervisor:
                 case Restart(delay=delay):
                     await asyncio.sleep(delay)
             await unit.stop()  # what the crashed process left in its group
-            unit.spawn()
             try:
+                unit.spawn()
                 await self._until_ready(unit)
-            except ProgramFailedError as error:
-                self.say(unit.name, "note", f"{unit.name} started again but {error.reason}")
+            except StackError as error:
+                self.say(unit.name, "note", f"{unit.name} was started again: {error.message}")
                 await unit.stop()
             else:
                 self.say(unit.name, "ready", f"{unit.name} runs again")

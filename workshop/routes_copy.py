@@ -1,0 +1,38 @@
+"""A copy of the routes file fitted to a stack on other ports; the file a person wrote stays as it is."""
+
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from strangler_proxy.routes import load_routes
+from workshop.layout import Ports
+
+
+def derive_routes(source: Path, target: Path, ports: Ports, *, expose: bool) -> Path:
+    """Write `source` to `target` with the backends at `ports` and every group at 0 %; comments stay.
+
+    `expose` adds the header that tells who answered. Raises InvalidFileError when `source` is not legal.
+    """
+    load_routes(source)
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    document = yaml.load(source.read_text(encoding="utf-8"))
+    urls: Mapping[str, str] = {
+        "monolith": f"http://127.0.0.1:{ports.monolith}",
+        "catalog": f"http://127.0.0.1:{ports.catalog}",
+    }
+    for name, url in urls.items():
+        if name in document["backends"]:
+            document["backends"][name]["url"] = url
+    for group in document.get("groups", {}).values():
+        group["percent"] = 0
+    if expose:
+        document["expose"] = True
+    text = StringIO()
+    yaml.dump(document, text)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text.getvalue(), encoding="utf-8")
+    load_routes(target)
+    return target

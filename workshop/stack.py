@@ -1,0 +1,359 @@
+"""The embedded stack: what runs, in which order, with which rights.
+
+    PostgreSQL ─► databases, roles ─┬► shop: migrate, seed ──► monolith ─┬► proxy ─► change stream, controller
+                                    └► catalogue: migrate ───► catalogue ┘
+
+`bring_up` does it on a `Supervisor`; ending it is the supervisor's. Every process gets only the variables it
+needs: the catalogue service never sees the shop's password. Ports are checked before anything starts.
+"""
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+
+from workshop import databases, secrets_file
+from workshop.layout import Layout, Ports, Seed
+from workshop.postgres import EmbeddedPostgres, PostgresError
+from workshop.probe import Probe, http_ready
+from workshop.routes_copy import derive_routes
+from workshop.supervisor import Program, StackError, Supervisor, check_ports
+
+_EXTERNAL = "postgres"
+_SECRETS = (*databases.ROLES, "shop_secret_key", "cookie_secret", "payment_webhook_secret", "demo_password")
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """What to bring up. `postgres_dsn` names a server of yours, None means the embedded one.
+
+    `plan_settings` are `--set` options for the controller; `durable=False` lets the embedded server skip
+    fsync. With `derived_routes` the stack runs on a copy of `routes` fitted to its ports.
+    """
+
+    layout: Layout
+    ports: Ports
+    seed: Seed
+    routes: Path
+    plan: Path
+    plan_settings: tuple[str, ...] = ()
+    postgres_dsn: str | None = None
+    durable: bool = True
+    proxy_workers: int = 1
+    expose_arm: bool = False
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack: addresses, the environment that commands of `strangler` need, the shop's logins."""
+
+    config: StackConfig
+    admin_dsn: str
+    routes: Path
+    environment: Mapping[str, str]
+    demo_password: str
+
+    @property
+    def shop_url(self) -> str:
+        """Where shoppers go: the proxy."""
+        return f"http://127.0.0.1:{self.config.ports.proxy}"
+
+    @property
+    def admin_url(self) -> str:
+        """The proxy's admin port."""
+        return f"http://127.0.0.1:{self.config.ports.admin}"
+
+    def urls(self) -> dict[str, str]:
+        """What a person may open, by name."""
+        ports = self.config.ports
+        return {
+            "shop": self.shop_url + "/",
+            "shop API": self.shop_url + "/api/products/",
+            "proxy admin": self.admin_url + "/admin/status",
+            "monolith": f"http://127.0.0.1:{ports.monolith}/",
+            "catalogue": f"http://127.0.0.1:{ports.catalog}/api/products/",
+        }
+
+
+class PostgresUnit:
+    """The embedded server as something the supervisor keeps running."""
+
+    name = "postgres"
+    deadline = 30.0
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.server = server
+        self._started = False
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.server.log
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the postmaster."""
+        return self.server.pid
+
+    def spawn(self) -> None:
+        """Start it (it is ready on return). Raises StackError with the log's last lines otherwise."""
+        self._started = True
+        try:
+            self.server.start()
+        except PostgresError as error:
+            raise StackError(str(error), remedy=f"read {self.log}") from error
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        if not self._started or self.server.pid is not None:
+            return None
+        return self.server.exit_code or 0
+
+    async def not_ready(self) -> str | None:
+        """`spawn` returns when it is ready."""
+        return None
+
+    async def stop(self) -> None:
+        """Fast shutdown; open sessions are cut."""
+        await asyncio.to_thread(self.server.stop)
+
+
+async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
+    """Start everything and return when all of it is ready.
+
+    Raises PortsTakenError before anything has started, StackError or ProgramFailedError later; what was
+    started by then is the supervisor's to stop.
+    """
+    ports = config.ports.as_dict()
+    if config.postgres_dsn is not None:
+        del ports[_EXTERNAL]
+    check_ports(ports)
+    secrets = secrets_file.ensure(config.layout.secrets, _SECRETS)
+    admin_dsn, host, port = await _postgres(config, supervisor)
+    if config.fresh and config.postgres_dsn is not None:
+        await asyncio.to_thread(databases.drop, admin_dsn)
+    await asyncio.to_thread(databases.ensure, admin_dsn, secrets)
+    supervisor.say("databases", "ready", "databases and roles are in place")
+
+    routes = config.routes
+    if config.expose_arm or config.ports != Ports():
+        routes = derive_routes(config.routes, config.layout.routes, config.ports, expose=config.expose_arm)
+    stack = Stack(
+        config=config,
+        admin_dsn=admin_dsn,
+        routes=routes,
+        environment=_environment(config, secrets, routes=routes, host=host, port=port),
+        demo_password=secrets["demo_password"],
+    )
+    _write_environment(config.layout.environment, stack.environment)
+    programs = _Programs(stack, secrets)
+    await _both(_shop(programs, supervisor), _catalogue(programs, supervisor))
+    await supervisor.start(programs.proxy())
+    await _both(supervisor.start(programs.change_stream()), supervisor.start(programs.controller()))
+    return stack
+
+
+async def _postgres(config: StackConfig, supervisor: Supervisor) -> tuple[str, str, int]:
+    """Administrator DSN, host and port of the server; starts the embedded one when none was named."""
+    if config.postgres_dsn is None:
+        server = EmbeddedPostgres(
+            config.layout.postgres,
+            port=config.ports.postgres,
+            durable=config.durable,
+            log=config.layout.log("postgres"),
+        )
+        if config.fresh:
+            server.destroy()
+        await supervisor.start(PostgresUnit(server))
+        return server.dsn(), "127.0.0.1", server.port
+    try:
+        info = psycopg.conninfo.conninfo_to_dict(config.postgres_dsn)
+    except psycopg.ProgrammingError as error:
+        raise StackError(
+            f"the PostgreSQL DSN cannot be read: {error}",
+            remedy="it looks like postgresql://user:password@host/db",
+        ) from error
+    host = str(info.get("host") or "127.0.0.1")
+    if host.startswith("/"):  # a Unix socket directory: the roles come over TCP, with their passwords
+        host = "127.0.0.1"
+    return config.postgres_dsn, host, int(info.get("port") or 5432)
+
+
+async def _shop(programs: "_Programs", supervisor: Supervisor) -> None:
+    await supervisor.run_to_end(programs.manage("shop-migrate", "migrate", "--no-input", "-v", "0"))
+    if await asyncio.to_thread(_shop_is_empty, programs.stack.environment["SHOP_DATABASE_URL"]):
+        seed = programs.stack.config.seed
+        amounts = {"products": seed.products, "users": seed.users, "orders": seed.orders, "seed": seed.seed}
+        options = [text for name, amount in amounts.items() for text in (f"--{name}", str(amount))]
+        await supervisor.run_to_end(programs.manage("shop-seed", "seed_shop", *options))
+    await supervisor.start(programs.monolith())
+
+
+async def _catalogue(programs: "_Programs", supervisor: Supervisor) -> None:
+    await supervisor.run_to_end(programs.catalogue_migrate())
+    await supervisor.start(programs.catalogue())
+
+
+def _shop_is_empty(dsn: str) -> bool:
+    with psycopg.connect(dsn, connect_timeout=5) as connection:
+        return connection.execute("SELECT FROM catalog_product LIMIT 1").fetchone() is None
+
+
+async def _both(*parts: Awaitable[None]) -> None:
+    """Run `parts` side by side; the first failure cancels the others and is raised as it is."""
+
+    async def run(part: Awaitable[None]) -> None:
+        await part
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(run(part))
+    except* StackError as failures:
+        raise failures.exceptions[0] from None
+
+
+class _Programs:
+    """The stack's processes as values. Each gets the variables of its own and no others'."""
+
+    def __init__(self, stack: Stack, secrets: Mapping[str, str]) -> None:
+        self.stack = stack
+        self._config = stack.config
+        self._secrets = secrets
+        layout = stack.config.layout
+        self._shop = {
+            **self._only("SHOP_DATABASE_URL"),
+            "SHOP_SECRET_KEY": secrets["shop_secret_key"],
+            "SHOP_PAYMENT_WEBHOOK_SECRET": secrets["payment_webhook_secret"],
+            "SHOP_MEDIA_ROOT": str(layout.var / "media"),
+            "SHOP_STATIC_ROOT": str(layout.var / "static"),
+            "SHOP_EMAIL_DIR": str(layout.var / "mail"),
+            "SHOP_DEMO_PASSWORD": secrets["demo_password"],
+            # the work factor guards stolen hashes; these are of invented shoppers, and two cores serve all
+            "SHOP_PASSWORD_ITERATIONS": "1000",
+            # all virtual shoppers come from one address
+            **{f"SHOP_THROTTLE_{what}": "100000/min" for what in ("LOGIN", "REGISTER", "REVIEW", "CHECKOUT")},
+            "STRANGLER_SEAM": "1",
+        }
+
+    def monolith(self) -> Program:
+        return self._uvicorn(
+            "monolith", "monolith.config.asgi:application", self._config.ports.monolith, self._shop
+        )
+
+    def catalogue(self) -> Program:
+        env = self._only("CATALOG_DATABASE_URL")
+        return self._uvicorn(
+            "catalogue", "extracted.catalog.app:create_app", self._config.ports.catalog, env, factory=True
+        )
+
+    def manage(self, name: str, *arguments: str) -> Program:
+        return self._program(
+            name, [sys.executable, "-m", "monolith.manage", *arguments], self._shop, deadline=180
+        )
+
+    def catalogue_migrate(self) -> Program:
+        command = [sys.executable, "-m", "extracted.catalog", "migrate"]
+        return self._program("catalogue-migrate", command, self._only("CATALOG_DATABASE_URL"))
+
+    def proxy(self) -> Program:
+        ports = self._config.ports
+        return self._strangler(
+            "proxy",
+            ["proxy", "--routes", str(self.stack.routes), "--port", str(ports.proxy),
+             "--admin-port", str(ports.admin), "--workers", str(self._config.proxy_workers)],
+            {"STRANGLER_COOKIE_SECRET": self._secrets["cookie_secret"]},
+            http_ready(ports.admin),
+        )  # fmt: skip
+
+    def change_stream(self) -> Program:
+        return self._strangler(
+            "change-stream", ["cdc", "run", str(self._config.plan)], self.stack.environment, _always
+        )
+
+    def controller(self) -> Program:
+        settings = [text for setting in self._config.plan_settings for text in ("--set", setting)]
+        return self._strangler(
+            "controller", ["controller", str(self._config.plan), *settings], self.stack.environment, _always
+        )
+
+    def _strangler(
+        self, name: str, arguments: Sequence[str], env: Mapping[str, str], probe: Probe
+    ) -> Program:
+        script = Path(sys.executable).with_name("strangler")
+        if not script.exists():
+            raise StackError(f"the command {script} is missing", remedy="run `make setup` again")
+        return self._program(name, [str(script), *arguments], env, probe=probe)
+
+    def _uvicorn(
+        self, name: str, app: str, port: int, env: Mapping[str, str], *, factory: bool = False
+    ) -> Program:
+        command = [
+            sys.executable, "-m", "uvicorn", *(["--factory"] if factory else []), app, "--host", "127.0.0.1",
+            "--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log",
+            "--timeout-graceful-shutdown", "5",
+        ]  # fmt: skip
+        return self._program(name, command, env, probe=http_ready(port))
+
+    def _program(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        probe: Probe | None = None,
+        deadline: float = 45,
+    ) -> Program:
+        ours = {"SHOP_SECRET_KEY", "STRANGLER_COOKIE_SECRET", *self.stack.environment}
+        inherited = {key: value for key, value in os.environ.items() if key not in ours}
+        return Program(
+            name=name,
+            command=command,
+            log=self._config.layout.log(name),
+            probe=probe or _always,
+            env={**inherited, **env, "PYTHONUNBUFFERED": "1"},
+            deadline=deadline,
+        )
+
+    def _only(self, *names: str) -> dict[str, str]:
+        return {name: self.stack.environment[name] for name in names}
+
+
+async def _always() -> str | None:
+    return None
+
+
+def _environment(
+    config: StackConfig, secrets: Mapping[str, str], *, routes: Path, host: str, port: int
+) -> dict[str, str]:
+    def url(role: str, database: str) -> str:
+        return databases.url(role=role, password=secrets[role], database=database, host=host, port=port)
+
+    return {
+        "SHOP_DATABASE_URL": url("shop", "shop"),
+        "CATALOG_DATABASE_URL": url("catalog", "catalog"),
+        "STRANGLER_LEDGER_DSN": url("strangler", "strangler"),
+        "SHOP_CDC_DSN": url("cdc", "shop"),
+        "CATALOG_CDC_DSN": url("cdc", "catalog"),
+        "STRANGLER_ROUTES": str(routes),
+        "STRANGLER_PROXY_ADMIN": f"http://127.0.0.1:{config.ports.admin}",
+    }
+
+
+def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def with_free_ports(config: StackConfig, chosen: Mapping[str, int | None]) -> StackConfig:
+    """`config` on ports that are free now, save those `chosen`."""
+    return replace(config, ports=Ports.free(**chosen))
