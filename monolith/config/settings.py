@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "monolith.orders",
     "monolith.payments",
     "monolith.notifications",
+    "monolith.seeding",
 ]
 
 MIDDLEWARE = [
