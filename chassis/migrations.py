@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )
 """
 
+_READ_JOURNAL = "SELECT number, name, checksum FROM schema_migrations ORDER BY number"
+
 
 class MigrationError(Exception):
     """The migrations cannot be applied; the message names the file and what to do."""
@@ -125,7 +127,7 @@ def migrate(
                 "look for it in pg_locks (locktype advisory) and try again"
             ) from error
         connection.execute(_JOURNAL)
-        waiting = plan(migrations, _applied(connection))
+        waiting = plan(migrations, _journal(connection.execute(_READ_JOURNAL).fetchall()))
         for migration in waiting:
             with connection.transaction():
                 connection.execute(migration.text.encode())
@@ -136,6 +138,19 @@ def migrate(
         return waiting
 
 
-def _applied(connection: psycopg.Connection[tuple[object, ...]]) -> list[Applied]:
-    rows = connection.execute("SELECT number, name, checksum FROM schema_migrations ORDER BY number")
+async def check_applied(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], migrations: Sequence[Migration]
+) -> None:
+    """A readiness check: the database has every one of `migrations`. Raises MigrationError when not."""
+    try:
+        rows = await (await connection.execute(_READ_JOURNAL)).fetchall()
+    except errors.UndefinedTable as error:
+        raise MigrationError("no migration was applied yet; run migrate") from error
+    waiting = plan(migrations, _journal(rows))
+    if waiting:
+        names = ", ".join(f"{migration.number:04}_{migration.name}" for migration in waiting)
+        raise MigrationError(f"not applied yet: {names}; run migrate")
+
+
+def _journal(rows: Sequence[tuple[object, ...]]) -> list[Applied]:
     return [Applied(int(str(number)), str(name), str(checksum)) for number, name, checksum in rows]

@@ -34,12 +34,15 @@ class EnvironmentSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def variable(name: str, what: str, *, default: Any = PydanticUndefined, secret: bool = False) -> Any:
+def variable(
+    name: str, what: str, *, default: Any = PydanticUndefined, secret: bool = False, **limits: Any
+) -> Any:
     """A field read from the environment variable `name`; `what` tells a person what to put there.
 
     Without `default` the variable is required. `secret` keeps the value out of the settings' repr.
+    `limits` are pydantic's (`ge`, `pattern`, ...).
     """
-    return Field(default=default, validation_alias=name, description=what, repr=not secret)
+    return Field(default=default, validation_alias=name, description=what, repr=not secret, **limits)
 
 
 def read(model: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:

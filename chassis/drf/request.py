@@ -28,8 +28,8 @@ class ApiRequest:
         return self.absolute(full_path(self.path, self.query_string))
 
     def absolute(self, location: str) -> str:
-        """`location` (an absolute path) on this host, as `build_absolute_uri(location)` writes it."""
-        return iri_to_uri(f"{self.scheme}://{self.host}{location}")
+        """`build_absolute_uri(location)`: an absolute path is put on this host, a URL with a host is kept."""
+        return iri_to_uri(f"{self.scheme}://{self.host}{location}" if location.startswith("/") else location)
 
 
 def read_request(scope: Any) -> ApiRequest:
