@@ -61,9 +61,8 @@ class EmbeddedPostgres:
 
     `port` is the loopback port (None: a free one). `settings` are added to DEFAULT_SETTINGS. The server is a
     child of this process and is told by the kernel to stop when the *thread* that started it ends, so start
-    it from the main thread. `durable=False` turns fsync off: fine for data that may be lost when the *machine*
-    crashes.
-    `log` is the server's log file (None: `postgres.log` in `directory`).
+    it from the main thread. `durable=False` turns fsync off: fine for data that may be lost when the whole
+    machine crashes. `log` is the server's log file (None: `postgres.log` in `directory`).
     """
 
     def __init__(

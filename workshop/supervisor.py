@@ -221,19 +221,19 @@ class Supervisor:
 
     async def start(self, unit: Unit) -> None:
         """Start `unit` and return when it is ready. Raises ProgramFailedError naming its log otherwise."""
-        self.say(unit.name, "starting", f"starting {unit.name}")
         began = time.monotonic()
         self._units.append(unit)
         unit.spawn()
+        self.say(unit.name, "starting", f"starting {unit.name} (process {unit.pid})")
         await self._until_ready(unit)
         self.say(unit.name, "ready", f"{unit.name} is ready after {time.monotonic() - began:.1f} s")
 
     async def run_to_end(self, program: Program) -> None:
         """Run a program that ends by itself. Raises ProgramFailedError when it fails or takes too long."""
-        self.say(program.name, "starting", f"running {program.name}")
         began = time.monotonic()
         self._units.append(program)
         program.spawn()
+        self.say(program.name, "starting", f"running {program.name} (process {program.pid})")
         done = await _within(program.deadline, lambda: program.exit_code() is not None)
         await program.stop()
         self._units.remove(program)

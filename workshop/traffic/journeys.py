@@ -1,8 +1,8 @@
 """What shoppers do: journeys as generators. A `Step` comes out, its `Answer` goes in; no socket, no clock.
 
-A journey learns from answers as a person does: it follows categories it was shown, opens products of the list
-it got, searches for words it read. Every step says which statuses are fine and how to tell a right body from a
-wrong one, so that the driver can name what a shopper would have noticed.
+A journey learns from answers as a person does: it follows categories it was shown, opens products of the
+list it got, searches for words it read. Every step says which statuses are fine and how to tell a right body
+from a wrong one, so that the driver can name what a shopper would have noticed.
 """
 
 import json
@@ -19,7 +19,7 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request. `check` names what is wrong with an answer of an expected status, empty when all is right."""
+    """One request. `check` says what is wrong with an answer of an expected status; empty: nothing."""
 
     name: str
     method: str

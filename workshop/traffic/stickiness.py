@@ -6,9 +6,9 @@ while the percentage was at least `l`, it lies at `l` or above. A user whose bou
 moved without cause: that is `flipped_back` when the canary came first, `jumped_ahead` when control did.
 
 The percentage during an answer is an interval, not a number: a change takes a moment to reach every worker,
-and an answer may straddle it. Only contradictions that hold for every possible reading count, so a slow change
-is no false alarm. Answers by fallback say nothing of the side a user belongs to and are left out. A login is
-a new identity.
+and an answer may straddle it. Only contradictions that hold for every possible reading count, so a slow
+change is no false alarm. Answers by fallback say nothing of the side a user belongs to and are left out. A
+login is a new identity.
 """
 
 from bisect import bisect_right

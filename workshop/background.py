@@ -1,0 +1,304 @@
+"""The stack in the background: `strangler up` starts it, `strangler down` ends it.
+
+The supervisor is a process of its own, this module run as a program. It holds a lock on its pid file as long
+as it lives, so a pid file left by a crash is recognised, and a recycled process id is never signalled. What
+it does it writes to `run/state.json`, replaced as a whole; `up` follows that file until the stack is ready.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from chassis import logs
+from chassis.problems import InvalidFileError
+from workshop.children import group_is_empty
+from workshop.layout import Layout, Ports, Seed
+from workshop.stack import StackConfig, bring_up
+from workshop.supervisor import Happening, PortsTakenError, StackError, Supervisor
+
+Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
+# what went wrong, as the exit codes of the CLI distinguish it
+Fault = Literal["", "failed", "refused-file", "conflict"]
+
+_POLL = 0.05
+_LOCK_ATTEMPTS = 10
+_STOP_SECONDS = 60.0
+
+
+class AlreadyRunningError(StackError):
+    """Another supervisor holds the lock."""
+
+    def __init__(self, pid: int, layout: Layout) -> None:
+        self.pid = pid
+        super().__init__(
+            f"a stack is already running in {layout.var} (supervisor {pid}); nothing was started",
+            remedy="`strangler down` stops it, `--var DIR` uses another directory",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the supervisor last said of itself. `groups` are the process groups it started, by name."""
+
+    phase: Phase
+    pid: int
+    fault: Fault = ""
+    message: str = ""
+    urls: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    happenings: tuple[str, ...] = ()
+
+
+def running(layout: Layout) -> int | None:
+    """Process id of the supervisor that holds the lock, None when nobody does."""
+    try:
+        handle = os.open(layout.lock, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(handle, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = file.read().strip()
+            return int(text) if text.isdigit() else 0
+    return None
+
+
+def read_state(layout: Layout) -> State | None:
+    """The last state, None when there is none."""
+    try:
+        data = json.loads(layout.state.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return State(**{**data, "happenings": tuple(data["happenings"])})
+
+
+def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 300.0) -> State:
+    """Start a supervisor in the background and return its state when the stack is ready.
+
+    `tell` is called with each thing that happens meanwhile. Raises AlreadyRunningError; returns a state with
+    phase `failed` when the stack did not come up. Ended by an exception (Ctrl-C), it ends the supervisor too.
+    """
+    layout = config.layout
+    if (pid := running(layout)) is not None:
+        raise AlreadyRunningError(pid, layout)
+    layout.logs.mkdir(parents=True, exist_ok=True)
+    layout.state.unlink(missing_ok=True)
+    with (layout.logs / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workshop.background"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    with process.stdin as pipe:  # not an argument: a DSN may hold a password, and arguments are public
+        pipe.write(_dump(config).encode())
+    told = 0
+    deadline = time.monotonic() + timeout
+    try:
+        while time.monotonic() < deadline:
+            ended = process.poll() is not None
+            state = read_state(layout)
+            if state is not None:
+                for line in state.happenings[told:]:
+                    tell(line)
+                told = len(state.happenings)
+                if state.phase in ("ready", "failed"):
+                    if state.phase == "failed":
+                        process.wait(_STOP_SECONDS)
+                    return state
+            if ended:
+                break
+            time.sleep(_POLL)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(_STOP_SECONDS)
+        raise
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(_STOP_SECONDS)
+    raise StackError("the supervisor ended without a word", remedy=f"read {layout.logs / 'supervisor.log'}")
+
+
+def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> bool:
+    """End the stack; True when one was running. Returns when nothing of it is left.
+
+    Raises StackError naming the processes that are left when there are some after `timeout` seconds.
+    """
+    pid = running(layout)
+    state = read_state(layout)
+    if pid:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout
+    while running(layout) is not None or (pid and left_over(state)):
+        if time.monotonic() >= deadline:
+            left = left_over(state)
+            raise StackError(
+                f"still running after {timeout:g} s: {', '.join(left) or f'the supervisor {pid}'}",
+                remedy=f"read {layout.logs / 'supervisor.log'}; `kill -9 {pid}` ends it and its children",
+            )
+        time.sleep(_POLL)
+    return pid is not None
+
+
+def left_over(state: State | None) -> list[str]:
+    """`name (group N)` of each process group of `state` that still has a live process."""
+    groups = state.groups.items() if state is not None else ()
+    return [f"{name} (group {group})" for name, group in groups if not group_is_empty(group)]
+
+
+async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None = None) -> State:
+    """Be the supervisor: bring the stack up, keep it until SIGTERM or SIGINT, take it down.
+
+    Raises AlreadyRunningError. Everything else that goes wrong is in the returned (and written) state.
+    """
+    with _locked(config.layout):
+        writer = _StateWriter(config.layout)
+        log = structlog.get_logger("workshop.supervisor")
+
+        def on_happening(happening: Happening) -> None:
+            log.info(happening.text, unit=happening.name, kind=happening.kind)
+            groups = {unit.name: unit.pid for unit in supervisor.units if unit.pid is not None}
+            writer.happened(happening.text, groups)
+            if tell is not None:
+                tell(happening)
+
+        supervisor = Supervisor(tell=on_happening)
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        wanted_end = False
+
+        def end() -> None:
+            nonlocal wanted_end
+            if not wanted_end:
+                wanted_end = True
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        final = replace(writer.state, phase="stopped")
+        try:
+            stack = await bring_up(config, supervisor)
+            writer.put(phase="ready", urls=stack.urls())
+            await supervisor.watch()
+        except asyncio.CancelledError:
+            if not wanted_end:
+                raise
+        except (StackError, InvalidFileError) as error:
+            log.error("the stack failed", error=str(error))  # noqa: TRY400  (the message names the log)
+            final = replace(final, phase="failed", fault=_fault_of(error), message=str(error))
+        writer.put(phase="stopping")
+        try:
+            await supervisor.stop()
+        except StackError as error:
+            final = replace(
+                final, phase="failed", fault="failed", message=f"{final.message}\n{error}".strip()
+            )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        return writer.put(phase=final.phase, fault=final.fault, message=final.message)
+
+
+class _StateWriter:
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.state
+        self.state = State(phase="starting", pid=os.getpid())
+        self.put()
+
+    def happened(self, text: str, groups: Mapping[str, int]) -> None:
+        """Add a line; `groups` grows only, so that `down` can check each."""
+        self.put(happenings=(*self.state.happenings, text)[-200:], groups={**self.state.groups, **groups})
+
+    def put(self, **changes: Any) -> State:
+        self.state = replace(self.state, **changes)
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
+        partial.replace(self._path)
+        return self.state
+
+
+@contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    layout.run.mkdir(parents=True, exist_ok=True)
+    handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with os.fdopen(handle, "r+") as file:
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                text = file.read().strip()
+                # `running` holds the lock for a moment when it looks; only a supervisor leaves a number
+                if text.isdigit() or attempt == _LOCK_ATTEMPTS - 1:
+                    raise AlreadyRunningError(int(text) if text.isdigit() else 0, layout) from None
+                time.sleep(_POLL)
+        file.seek(0)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _fault_of(error: Exception) -> Fault:
+    match error:
+        case PortsTakenError():
+            return "conflict"
+        case InvalidFileError():
+            return "refused-file"
+        case _:
+            return "failed"
+
+
+def _dump(config: StackConfig) -> str:
+    data = asdict(config)
+    return json.dumps(data, default=str)
+
+
+def _load(text: str) -> StackConfig:
+    data = json.loads(text)
+    return StackConfig(
+        **{
+            **data,
+            "layout": Layout(Path(data["layout"]["var"])),
+            "ports": Ports(**data["ports"]),
+            "seed": Seed(**data["seed"]),
+            "routes": Path(data["routes"]),
+            "plan": Path(data["plan"]),
+            "plan_settings": tuple(data["plan_settings"]),
+        }
+    )
+
+
+def main() -> int:
+    """Entry point of the background process, which reads its configuration as JSON from stdin."""
+    logs.configure("supervisor")
+    try:
+        state = asyncio.run(serve(_load(sys.stdin.read())))
+    except AlreadyRunningError as error:
+        structlog.get_logger("workshop.supervisor").error(error.message)
+        return 5
+    return 0 if state.phase == "stopped" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

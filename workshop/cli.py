@@ -1,0 +1,198 @@
+"""The commands of the workshop: `strangler up`, `strangler down`, `strangler demo`.
+
+They are found by the entry-point group `strangler.commands`, because the rest of the CLI may not import
+upward. Exit codes are those of docs/reference/contracts.md.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from chassis import logs
+from chassis.problems import InvalidFileError
+from workshop import background
+from workshop.background import AlreadyRunningError, State
+from workshop.layout import Layout, Ports, Seed
+from workshop.stack import StackConfig
+from workshop.supervisor import Happening, PortsTakenError, StackError
+
+_DONE, _FAILED, _REFUSED_FILE, _CONFLICT = 0, 1, 3, 5
+
+_PORT = click.IntRange(1, 65535)
+
+
+def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that every command which starts a stack takes."""
+    options = [
+        click.option(
+            "--var", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), show_default=True,
+            help="Directory of data, logs and secrets.",
+        ),
+        click.option("--port", "proxy", type=_PORT, help="Port of the shop (the proxy).  [default: 8000]"),
+        click.option("--admin-port", "admin", type=_PORT, help="Admin port of the proxy.  [default: 8010]"),
+        click.option("--monolith-port", "monolith", type=_PORT, help="Of the monolith.  [default: 8001]"),
+        click.option("--catalog-port", "catalog", type=_PORT, help="Port of the service.  [default: 8101]"),
+        click.option("--postgres-port", "postgres", type=_PORT, help="Port of PostgreSQL.  [default: 5440]"),
+        click.option(
+            "--dsn", envvar="STRANGLER_POSTGRES_DSN", metavar="DSN",
+            help="Use this PostgreSQL (16 or newer, wal_level=logical, as a superuser or one who may create "
+            "databases, roles and replication) instead of an embedded one. Also: STRANGLER_POSTGRES_DSN.",
+        ),
+        click.option(
+            "--routes", type=click.Path(dir_okay=False, path_type=Path), envvar="STRANGLER_ROUTES",
+            help="Routes file.  [default: routes.yaml]",
+        ),
+        click.option(
+            "--plan", type=click.Path(dir_okay=False, path_type=Path),
+            help="Plan file.  [default: the shop's catalogue]",
+        ),
+        click.option("--products", type=click.IntRange(1), default=Seed().products, show_default=True),
+        click.option("--users", type=click.IntRange(1), default=Seed().users, show_default=True),
+        click.option("--orders", type=click.IntRange(0), default=Seed().orders, show_default=True),
+        click.option("--seed", type=int, default=Seed().seed, show_default=True, help="Of all that is drawn."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def default_routes() -> Path:
+    """`routes.yaml` of the current directory, else the one beside the installed source tree."""
+    here = Path("routes.yaml")
+    return here if here.exists() else Path(__file__).resolve().parents[1] / "routes.yaml"
+
+
+def default_plan() -> Path:
+    """The shop's plan in the current directory, else the installed one."""
+    here = Path("migration_plans/plans/catalog.yaml")
+    return here if here.exists() else Path(__file__).resolve().parents[1] / here
+
+
+@click.command()
+@stack_options
+@click.option("--foreground", is_flag=True, help="Stay; Ctrl-C ends everything.")
+@click.option("--reset", is_flag=True, help="Wipe the data of an earlier run first (asks).")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
+def up(
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, products: int, users: int,
+    orders: int, seed: int, foreground: bool, reset: bool, yes: bool, as_json: bool, **ports: int | None,
+) -> None:  # fmt: skip
+    """Start the shop, the service, the change stream, the proxy and the controller.
+
+    Waits until all of it is ready and prints where to look. Nothing is moved yet: that is `strangler start`.
+
+    \b
+    Examples:
+      strangler up
+      strangler up --foreground --products 10000
+      strangler up --dsn postgresql://postgres@localhost/postgres
+      strangler up --reset --yes
+    """
+    layout = Layout(var.resolve())
+    if reset and not yes:
+        click.confirm(f"Wipe the databases of the workshop in {layout.var}?", abort=True, err=True)
+    config = StackConfig(
+        layout=layout,
+        ports=Ports().with_chosen(ports),
+        seed=Seed(products=products, users=users, orders=orders, seed=seed),
+        routes=(routes or default_routes()).resolve(),
+        plan=(plan or default_plan()).resolve(),
+        postgres_dsn=dsn,
+        fresh=reset,
+    )
+    say = _quiet if as_json else _say
+    try:
+        if foreground:
+            logs.configure("supervisor", stream=_log_file(layout))
+            state = asyncio.run(background.serve(config, tell=_teller(say)))
+            if state.phase == "stopped":
+                return
+        else:
+            state = background.start(config, tell=say)
+    except (StackError, InvalidFileError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        click.echo("interrupted; everything that was started has been stopped", err=True)
+        sys.exit(130)
+    if as_json:
+        shown = {"phase": state.phase, "pid": state.pid, "urls": dict(state.urls), "message": state.message}
+        click.echo(json.dumps({**shown, "environment": str(layout.environment)}))
+    if state.phase == "failed":
+        click.echo(state.message, err=True)
+        sys.exit({"conflict": _CONFLICT, "refused-file": _REFUSED_FILE}.get(state.fault, _FAILED))
+    if not as_json:
+        _print_urls(state, layout)
+
+
+@click.command()
+@click.option(
+    "--var", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), show_default=True,
+    help="Directory given to `strangler up`.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def down(*, var: Path, as_json: bool) -> None:
+    """Stop what `strangler up` started and make sure that nothing of it is left. Data stay.
+
+    \b
+    Examples:
+      strangler down
+      strangler down --var /tmp/workshop
+    """
+    layout = Layout(var.resolve())
+    try:
+        was_running = background.stop(layout)
+    except StackError as error:
+        _fail(error)
+    if as_json:
+        click.echo(json.dumps({"was_running": was_running, "left": []}))
+    else:
+        click.echo(
+            "stopped; nothing is left running" if was_running else f"nothing is running in {layout.var}"
+        )
+
+
+def _teller(say: Callable[[str], None]) -> Callable[[Happening], None]:
+    return lambda happening: say(happening.text)
+
+
+def _say(text: str) -> None:
+    click.echo(f"  {text}", err=True)
+
+
+def _quiet(_text: str) -> None:
+    return None
+
+
+def _log_file(layout: Layout) -> Any:
+    layout.logs.mkdir(parents=True, exist_ok=True)
+    return os.fdopen(os.open(layout.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), "w")
+
+
+def _fail(error: StackError | InvalidFileError) -> NoReturn:
+    click.echo(str(error), err=True)
+    match error:
+        case AlreadyRunningError() | PortsTakenError():
+            sys.exit(_CONFLICT)
+        case InvalidFileError():
+            sys.exit(_REFUSED_FILE)
+        case _:
+            sys.exit(_FAILED)
+
+
+def _print_urls(state: State, layout: Layout) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, url in state.urls.items():
+        table.add_row(name, url)
+    Console().print(table)
+    click.echo(
+        f"\nlogs: {layout.logs}\nfor commands in this shell: . {layout.environment}\nstop: strangler down"
+    )

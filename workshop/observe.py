@@ -1,0 +1,202 @@
+"""What can be seen of a migration from outside: the ledger, the proxy's outcome stream, the change stream.
+
+The observer only looks. The controller decides on the same stream of outcomes, but nothing here is taken from
+it: how many failed requests it needed and how long the way back took are measured again, independently.
+
+    ledger (polled)        ─► Event      what was decided, by whom
+    outcome stream (pushed)─► Change     which percentage held in which worker from when
+                           ─► Outcome    every request of the group, good or bad, in the proxy's order
+    status tables (polled) ─► LagSample  how far behind the service's data are
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from cdc.status import CdcStatus
+from migration_plans.ledger import Entry, Ledger
+from migration_plans.outcomes import Arm, Bad, Good, read_items
+from migration_plans.record import Record
+from workshop.traffic.stickiness import Change
+
+_LEDGER_POLL = 0.1
+_LAG_POLL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LagSample:
+    """How far the change stream was behind at `at` (seconds since 1970); None where it could not tell."""
+
+    at: float
+    seconds: float | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryOutcome:
+    """Requests of the canary in the proxy's order: `count` good ones, or one failed at `at_ns`."""
+
+    seen_at: float
+    count: int
+    failed: bool
+    at_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Observations:
+    """All that was seen so far."""
+
+    record: Record | None = None
+    history: list[Entry] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    percent: Decimal = Decimal(0)
+    canary: list[CanaryOutcome] = field(default_factory=list)
+    lag: list[LagSample] = field(default_factory=list)
+    cdc: CdcStatus | None = None
+    stream_breaks: int = 0
+
+    def watch_gauge(self) -> str:
+        """State and stage in a few words."""
+        if self.record is None:
+            return "not started"
+        return f"{self.record.stage_name}: {self.record.state.value}"
+
+
+class Observer:
+    """Looks at one migration until its task is cancelled.
+
+    `read_cdc` asks for the change stream's status (it blocks, and is called in a thread); None when there is
+    no stream yet. `tell` is called with each new entry of the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: str,
+        group: str,
+        ledger_dsn: str,
+        admin_url: str,
+        read_cdc: Callable[[], CdcStatus | None],
+        tell: Callable[[Entry], None],
+    ) -> None:
+        self._plan = plan
+        self._group = group
+        self._ledger_dsn = ledger_dsn
+        self._admin_url = admin_url
+        self._read_cdc = read_cdc
+        self._tell = tell
+        self.seen = Observations()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_ledger())
+            group.create_task(self._follow_outcomes())
+            group.create_task(self._follow_lag())
+
+    async def until(self, condition: Callable[[Observations], bool], *, within: float, what: str) -> None:
+        """Return when `condition` holds. Raises TimeoutError that says what is so instead."""
+        deadline = time.monotonic() + within
+        while not condition(self.seen):
+            if time.monotonic() > deadline:
+                record = self.seen.record
+                reason = f" ({record.reason})" if record is not None and record.reason else ""
+                raise TimeoutError(
+                    f"waited {within:g} s for {what}; the migration is at {self.seen.watch_gauge()}{reason}"
+                )
+            await asyncio.sleep(_LEDGER_POLL / 2)
+
+    async def _follow_ledger(self) -> None:
+        with Ledger(self._ledger_dsn) as ledger:
+            while True:
+                record, history = await asyncio.to_thread(self._read_ledger, ledger)
+                fresh = history[len(self.seen.history) :]
+                self.seen.history.extend(fresh)
+                self.seen.record = record
+                for entry in fresh:
+                    self._tell(entry)
+                await asyncio.sleep(_LEDGER_POLL)
+
+    def _read_ledger(self, ledger: Ledger) -> tuple[Record | None, list[Entry]]:
+        record = ledger.read(self._plan)
+        return record, ledger.history(self._plan) if record is not None else []
+
+    async def _follow_lag(self) -> None:
+        while True:
+            status = await asyncio.to_thread(self._read_cdc)
+            self.seen.cdc = status
+            if status is not None:
+                self.seen.lag.append(
+                    LagSample(at=time.time(), seconds=status.lag_seconds, bytes=status.lag_bytes)
+                )
+            await asyncio.sleep(_LAG_POLL)
+
+    async def _follow_outcomes(self) -> None:
+        async with httpx.AsyncClient(base_url=self._admin_url, timeout=5.0) as client:
+            while True:
+                try:
+                    async with client.stream("GET", "/admin/outcomes/stream") as response:
+                        response.raise_for_status()
+                        async for line in response.aiter_lines():
+                            await self._take_line(client, json.loads(line))
+                except httpx.HTTPError:
+                    # what the proxy did meanwhile is not known: counted, and a check fails on it
+                    self.seen.stream_breaks += 1
+                    await asyncio.sleep(_LEDGER_POLL)
+
+    async def _take_line(self, client: httpx.AsyncClient, line: Mapping[str, Any]) -> None:
+        match line["type"]:
+            case "batch" if line["group"] == self._group:
+                self._take_batch(line)
+            case "hello" | "version":
+                await self._take_status(client)
+            case _:
+                pass
+
+    def _take_batch(self, line: Mapping[str, Any]) -> None:
+        now = time.time()
+        for outcome in read_items(line["items"]):
+            if outcome.arm is not Arm.CANARY:
+                continue
+            match outcome:
+                case Good(count=count):
+                    self.seen.canary.append(CanaryOutcome(seen_at=now, count=count, failed=False))
+                case Bad(at_ns=at_ns):
+                    self.seen.canary.append(CanaryOutcome(seen_at=now, count=1, failed=True, at_ns=at_ns))
+
+    async def _take_status(self, client: httpx.AsyncClient) -> None:
+        """Learn which percentage the running version means, and since when each worker runs it."""
+        status = (await client.get("/admin/status")).json()
+        version = status["version"]
+        times = [worker["applied_at_ns"] for worker in status["workers"] if worker["version"] == version]
+        if len(times) < len(status["workers"]):
+            return  # another `version` line follows when the last worker has it
+        percent = Decimal(str(status["groups"][self._group]["percent"]))
+        change = Change(first=min(times) / 1e9, last=max(times) / 1e9, percent=percent)
+        if not self.seen.changes or self.seen.changes[-1].percent != percent:
+            self.seen.changes.append(change)
+        self.seen.percent = percent
+
+
+def requests_to_detect(canary: list[CanaryOutcome], *, since_ns: int, tripped_at_ns: int) -> int:
+    """Canary requests from the first failure after `since_ns` to the deciding one, both counted.
+
+    Good requests between them count as well: they are what the test saw.
+    """
+    count = 0
+    for outcome in canary:
+        if outcome.failed and outcome.at_ns is not None:
+            if outcome.at_ns < since_ns:
+                continue
+            count += 1
+            if outcome.at_ns >= tripped_at_ns:
+                return count
+        elif count:
+            count += outcome.count
+    return count

@@ -1,0 +1,156 @@
+"""The plots of the report: three SVGs that share one time axis and the marks of what happened.
+
+Colours are placeholders while matplotlib draws, and become CSS variables afterwards, so that one picture fits
+light and dark pages.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from workshop.facts import Facts, Mark
+
+# placeholder: CSS variable of the page
+_COLOURS: Mapping[str, str] = {
+    "#010203": "--text",
+    "#010204": "--faint",
+    "#010205": "--control",
+    "#010206": "--canary",
+    "#010207": "--fallback",
+    "#010208": "--bad",
+    "#010209": "--good",
+    "#01020a": "--grid",
+}
+_TEXT, _FAINT, _CONTROL, _CANARY, _FALLBACK, _BAD, _GOOD, _GRID = _COLOURS
+_MARK_COLOURS: Mapping[str, str] = {"fault": _BAD, "rollback": _BAD, "healed": _GOOD, "done": _GOOD}
+
+
+def split_over_time(facts: Facts) -> str:
+    """Percentage wanted, and the share of requests that each arm answered."""
+
+    def draw(axes: Axes) -> None:
+        starts = [part.start - facts.started for part in facts.slices]
+        totals = [
+            sum(part.requests.get(arm, 0) for arm in ("control", "canary", "fallback"))
+            for part in facts.slices
+        ]
+        shares = [
+            [
+                100 * part.requests.get(arm, 0) / total if total else 0.0
+                for part, total in _paired(facts, totals)
+            ]
+            for arm in ("canary", "fallback")
+        ]
+        axes.stackplot(
+            starts, *shares, step="post", colors=[_CANARY, _FALLBACK], alpha=0.75,
+            labels=["answered by the service", "failed there, answered by the monolith"],
+        )  # fmt: skip
+        end = facts.seconds
+        times = [at - facts.started for at, _ in facts.splits]
+        percents = [percent for _, percent in facts.splits]
+        if times:
+            axes.step([*times, end], [*percents, percents[-1]], where="post", color=_TEXT, linewidth=1.4,
+                      label="percentage in the routes file")  # fmt: skip
+        axes.set_ylim(0, 104)
+        axes.set_ylabel("% of catalogue requests")
+
+    return _figure(facts, draw, "Share of the catalogue's requests over time")
+
+
+def errors_over_time(facts: Facts) -> str:
+    """Failed requests a second: of the service, and those that a shopper saw."""
+
+    def draw(axes: Axes) -> None:
+        width = facts.slices[1].start - facts.slices[0].start if len(facts.slices) > 1 else 1.0
+        starts = [part.start - facts.started for part in facts.slices]
+        service = [
+            _rate(part.requests.get("fallback", 0), part.requests.get("canary", 0)) for part in facts.slices
+        ]
+        shopper = [_rate(sum(part.faults.values()), sum(part.requests.values())) for part in facts.slices]
+        axes.bar(
+            starts, service, width=width, align="edge", color=_FALLBACK, label="service (before fallback)"
+        )
+        axes.step([*starts, facts.seconds], [*shopper, shopper[-1] if shopper else 0], where="post",
+                  color=_BAD, linewidth=1.6, label="seen by shoppers")  # fmt: skip
+        axes.set_ylim(0, 104)
+        axes.set_ylabel("% of requests failed")
+
+    return _figure(facts, draw, "Error rate over time")
+
+
+def lag_over_time(facts: Facts) -> str:
+    """How far the service's data were behind."""
+
+    def draw(axes: Axes) -> None:
+        known = [
+            (sample.at - facts.started, sample.seconds) for sample in facts.lag if sample.seconds is not None
+        ]
+        axes.plot([at for at, _ in known], [1000 * seconds for _, seconds in known], color=_CANARY, linewidth=1.4,
+                  label="change stream behind the monolith")  # fmt: skip
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("milliseconds")
+
+    return _figure(facts, draw, "Lag of the change stream over time")
+
+
+def _paired(facts: Facts, totals: Sequence[int]) -> list[tuple[Mapping[str, int], int]]:
+    return [(part.requests, total) for part, total in zip(facts.slices, totals, strict=True)]  # type: ignore[misc]
+
+
+def _rate(failed: int, fine: int) -> float:
+    return 100 * failed / (failed + fine) if failed else 0.0
+
+
+def _figure(facts: Facts, draw: Callable[[Axes], None], title: str) -> str:
+    figure = Figure(figsize=(9.2, 2.9), layout="constrained")
+    FigureCanvasSVG(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    draw(axes)
+    axes.set_xlim(0, max(facts.seconds, 1.0))
+    axes.set_xlabel("seconds since the start", color=_TEXT)
+    axes.yaxis.label.set_color(_TEXT)
+    axes.tick_params(colors=_TEXT, length=3)
+    axes.grid(visible=True, axis="y", color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_color(_FAINT)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _mark(axes, facts.marks, facts.started)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=8.5,
+        labelcolor=_TEXT,
+    )  # fmt: skip
+    return _as_svg(figure, title)
+
+
+def _mark(axes: Axes, marks: Sequence[Mark], started: float) -> None:
+    low, high = axes.get_ylim()
+    for mark in marks:
+        colour = _MARK_COLOURS.get(mark.kind, _FAINT)
+        at = mark.at - started
+        axes.axvline(at, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
+        axes.text(at, low + 0.97 * (high - low), f" {mark.text}", rotation=90, va="top", ha="left", fontsize=7,
+                  color=colour if colour != _FAINT else _TEXT)  # fmt: skip
+
+
+def _as_svg(figure: Figure, title: str) -> str:
+    text = io.StringIO()
+    # text stays text: readable, selectable, and in the page's own font
+    from matplotlib import rc_context  # noqa: PLC0415  (the context is needed here alone)
+
+    with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "strangler"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for placeholder, variable in _COLOURS.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
