@@ -1,0 +1,36 @@
+"""The proxy's own answers: what it says when it has no backend's answer to pass on (RFC 9457 problem
+details)."""
+
+import json
+from http import HTTPStatus
+
+
+def answer(
+    *,
+    status: int,
+    detail: str,
+    request_id: bytes,
+    close: bool,
+    body: bool = True,
+    retry_after: float | None = None,
+) -> bytes:
+    """A whole response. `body` is False for HEAD; `retry_after` is in seconds."""
+    phrase = HTTPStatus(status).phrase
+    problem = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
+    if request_id:
+        problem["request_id"] = request_id.decode("ascii")
+    content = json.dumps(problem).encode()
+    lines = [
+        f"HTTP/1.1 {status} {phrase}",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(content)}",
+        "Cache-Control: no-store",
+    ]
+    if request_id:
+        lines.append(f"X-Request-ID: {request_id.decode('ascii')}")
+    if retry_after is not None:
+        lines.append(f"Retry-After: {max(1, round(retry_after + 0.5))}")
+    if close:
+        lines.append("Connection: close")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return head + content if body else head

@@ -1,0 +1,58 @@
+"""Who answers a request: facts in, a frozen `Decision` out.
+
+| request | arm |
+|---|---|
+| tester names a side, and the group honours it | that side |
+| unsafe method | the group's owner, whatever the percentage |
+| safe method (GET, HEAD, OPTIONS) | canary when the user's bucket is below percent x 100, else control |
+
+`weight` is the probability, in percent, with which this request could go to the canary: the group's
+percentage for a safe request; 0 or 100 for an unsafe one, since its owner alone may answer. Tests that
+compare the arms need it.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+
+from strangler_proxy.buckets import in_canary
+from strangler_proxy.table import Group
+
+SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+
+
+class Arm(Enum):
+    """`CONTROL` is the default backend, `CANARY` the group's own."""
+
+    CONTROL = "control"
+    CANARY = "canary"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`fallback`: a failure may be answered by the default backend. `evidence`: the outcome counts."""
+
+    arm: Arm
+    backend: str
+    weight: Decimal
+    fallback: bool
+    evidence: bool
+
+
+def decide(*, group: Group, default: str, safe: bool, digest: int, override: str) -> Decision:
+    """Decide. `override` is what a tester asked for (`control`, `canary` or a backend's name), or empty.
+
+    A tester sees what the chosen side really says: no fallback, and nothing of it counts as evidence.
+    """
+    if override and safe:
+        if override in (Arm.CANARY.value, group.backend):
+            return Decision(Arm.CANARY, group.backend, group.percent, fallback=False, evidence=False)
+        if override in (Arm.CONTROL.value, default):
+            return Decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=False)
+    if safe:
+        if in_canary(digest, group.threshold):
+            return Decision(Arm.CANARY, group.backend, group.percent, group.fallback, evidence=True)
+        return Decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=True)
+    if group.owner == default:
+        return Decision(Arm.CONTROL, default, Decimal(0), fallback=False, evidence=True)
+    return Decision(Arm.CANARY, group.backend, Decimal(100), fallback=False, evidence=True)

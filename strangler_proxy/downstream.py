@@ -1,0 +1,356 @@
+"""A client's connection: parses requests, keeps their order, enforces limits, streams both ways.
+
+Requests are parsed as they come and answered one after the other. While one is being answered, further
+requests on the same connection wait in a queue and reading pauses, so what is held is at most one read of
+the loop.
+
+Refused, with an answer and the end of the connection: what is not HTTP (400), a head above 32 KiB or with
+more than 100 headers (431), a target above 16 KiB (414), CONNECT (501), an upgrade with a body (501), an
+HTTP version other than 1.0 and 1.1 (505), a head that takes longer than 10 s (408). llhttp in its strict
+mode refuses a message with both Content-Length and Transfer-Encoding, two lengths, a coding that does not
+end in chunked, folded or malformed headers and bare line feeds, so a request has one frame or none (tests
+hold it to that).
+
+Upgrade is not passed on: the request is served as if it had not asked (RFC 9110 §7.8 allows that).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httptools
+
+from strangler_proxy.answers import answer
+from strangler_proxy.exchange import Exchange, Request
+from strangler_proxy.headers import BadHeadError, Peer, read_request
+from strangler_proxy.table import Routes
+
+if TYPE_CHECKING:
+    from strangler_proxy.plane import DataPlane
+
+MAX_HEAD = 32_768
+MAX_TARGET = 16_384
+MAX_HEADERS = 100
+HEAD_SECONDS = 10.0
+IDLE_SECONDS = 75.0
+_LINGER_SECONDS = 2.0
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_advancing",
+        "_body_blocked",
+        "_closing",
+        "_current",
+        "_fault",
+        "_half_closed",
+        "_head_fed",
+        "_head_since",
+        "_head_size",
+        "_headers",
+        "_incoming",
+        "_last",
+        "_linger",
+        "_parser",
+        "_peer",
+        "_peer_routes",
+        "_plane",
+        "_queue",
+        "_reading_paused",
+        "_target",
+        "_transport",
+        "write_blocked",
+    )
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Exchange] = deque()
+        self._current: Exchange | None = None
+        self._incoming: Exchange | None = None
+        self._fault: BadHeadError | None = None
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._head_fed = 0
+        self._head_since = 0.0  # 0: no head is being read
+        self._last = plane.now()
+        self._advancing = False
+        self._closing = False
+        self._half_closed = False
+        self._body_blocked = False
+        self._reading_paused = False
+        self._linger: asyncio.TimerHandle | None = None
+        self._peer: Peer | None = None
+        self._peer_routes: Routes | None = None
+        self.write_blocked = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transport is no subclass of asyncio's
+        self._plane.clients.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._closing or self._fault is not None:
+            return
+        self._last = self._plane.now()
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+                continue
+            except httptools.HttpParserCallbackError:
+                self._transport.abort()  # a fault of ours; the loop reports it
+                raise
+            except httptools.HttpParserError as error:
+                if self._fault is None:
+                    self._fault = BadHeadError(400, f"not a valid request: {error}")
+            if self._head_since:
+                self._head_fed += len(data)
+                if self._head_fed > 2 * MAX_HEAD and self._fault is None:
+                    self._fault = BadHeadError(431, f"a request head has at most {MAX_HEAD} bytes")
+            break
+        if self._fault is not None:
+            self._break_off()
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Called by the loop. A client may end its sending side and still wait for its answers."""
+        self._half_closed = True
+        if self._incoming is not None or (self._current is None and not self._queue):
+            return False
+        return not self._closing
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._closing = True
+        self._plane.clients.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
+        self._queue.clear()
+        self._incoming = None
+        if self._current is not None:
+            self._current.client_gone()
+        self._plane.client_left()
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self.write_blocked = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self.write_blocked = False
+        if self._current is not None:
+            self._current.client_writable()
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._target = b""
+        self._headers = []
+        self._head_size = 0
+        self._head_fed = 0
+        self._head_since = self._last or 1.0
+
+    def on_url(self, target: bytes) -> None:
+        """Called by the parser, with pieces."""
+        self._target += target
+        if len(self._target) > MAX_TARGET and self._fault is None:
+            self._fault = BadHeadError(414, f"a request target has at most {MAX_TARGET} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser; trailers come here too and are dropped (RFC 9110 §6.5.1 allows it)."""
+        if not self._head_since:
+            return
+        self._headers.append((name, value))
+        self._head_size += len(name) + len(value) + 4
+        if self._fault is None and (self._head_size > MAX_HEAD or len(self._headers) > MAX_HEADERS):
+            limits = f"{MAX_HEAD} bytes and {MAX_HEADERS} headers"
+            self._fault = BadHeadError(431, f"a request head has at most {limits}")
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._head_since = 0.0
+        if self._fault is not None:
+            return
+        try:
+            request = self._read_head()
+        except BadHeadError as error:
+            self._fault = error
+            return
+        exchange = Exchange(plane=self._plane, client=self, request=request)
+        self._incoming = exchange
+        self._queue.append(exchange)
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser."""
+        if self._incoming is not None and self._fault is None:
+            self._incoming.body(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if self._incoming is not None and self._fault is None:
+            self._incoming.body_end()
+            self._incoming = None
+
+    # exchange.Client
+
+    def peer(self, routes: Routes) -> Peer:
+        """Who is at the other end, and whether `routes` trusts it."""
+        if self._peer is None or self._peer_routes is not routes:
+            name = self._transport.get_extra_info("peername")
+            address = str(name[0]) if name else "unknown"
+            self._peer = Peer(address.encode("ascii"), trusted=self._plane.trusts(address))
+            self._peer_routes = routes
+        return self._peer
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        if not self._closing:
+            self._transport.write(data)
+
+    def exchange_done(self, *, close: bool, abort: bool) -> None:
+        """The current exchange is over."""
+        self._current = None
+        self._last = self._plane.now()
+        if self._closing:
+            return
+        if abort:
+            self._closing = True
+            self._transport.abort()
+        elif close:
+            self._close(unread=self._incoming is not None)
+        else:
+            self._advance()
+
+    def body_blocked(self, *, blocked: bool) -> None:
+        """Stop (or go on) reading the request's body."""
+        self._body_blocked = blocked
+        self._update_reading()
+
+    # For the data plane
+
+    def sweep(self, now: float) -> None:
+        """Close when nothing has come for too long. Call it about once a second."""
+        if self._closing or self._current is not None or self._queue:
+            return
+        if self._head_since and now - self._head_since > HEAD_SECONDS:
+            self._fault = BadHeadError(408, "the request's head did not come in time")
+            self._advance()
+        elif now - self._last > IDLE_SECONDS:
+            self._close(unread=False)
+
+    def drain(self) -> None:
+        """Close now when idle; otherwise the answer under way is the last."""
+        if not self._closing and self._current is None and not self._queue and not self._head_since:
+            self._close(unread=False)
+
+    def cut(self) -> None:
+        """Close without waiting for anything."""
+        self._transport.abort()
+
+    # Inner workings
+
+    def _read_head(self) -> Request:
+        version = self._parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise BadHeadError(505, "HTTP/1.0 and HTTP/1.1 are spoken here")
+        http11 = version == "1.1"
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise BadHeadError(501, "CONNECT is not served here")
+        head = read_request(self._headers, http11=http11)
+        if self._parser.should_upgrade() and (head.length or head.chunked):
+            raise BadHeadError(501, "an upgrade with a body is not served here")
+        target = self._target
+        if not target.startswith(b"/"):
+            target = self._other_target(method, target, head.host)
+            if not target.startswith((b"/", b"*")):
+                authority, slash, rest = target.partition(b"/")
+                head.host = authority
+                target = slash + rest or b"/"
+        if b"#" in target:
+            raise BadHeadError(400, "a request target has no fragment")
+        path = target.partition(b"?")[0]
+        keep_alive = b"close" not in head.connection if http11 else b"keep-alive" in head.connection
+        return Request(method, target, path, self._headers, head, http11, keep_alive)
+
+    def _other_target(self, method: bytes, target: bytes, host: bytes) -> bytes:
+        """The forms of RFC 9112 §3.2 besides the usual: `*`, and absolute (whose authority replaces Host)."""
+        if target == b"*" and method == b"OPTIONS":
+            return target
+        lower = target[:8].lower()
+        for scheme in (b"http://", b"https://"):
+            if lower.startswith(scheme):
+                rest = target[len(scheme) :]
+                if rest and not rest.startswith((b"/", b"*", b"?")) and b"@" not in rest.partition(b"/")[0]:
+                    return rest if b"/" in rest else rest + b"/"
+        raise BadHeadError(400, "a request target is a path, or an http:// URL")
+
+    def _advance(self) -> None:
+        """Answer what waits. Exchanges that end at once come back here through `exchange_done`; hence the
+        guard."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._current is None and self._queue and not self._closing:
+                self._current = self._queue.popleft()
+                self._current.start()
+        finally:
+            self._advancing = False
+        if self._current is not None:
+            self._current.flush()
+        elif self._fault is not None and not self._closing:
+            fault = self._fault
+            self.send(answer(status=fault.status, detail=str(fault), request_id=b"", close=True))
+            self._close(unread=True)
+        elif not self._closing and (self._half_closed or self._plane.draining) and not self._head_since:
+            self._close(unread=False)
+        self._update_reading()
+
+    def _break_off(self) -> None:
+        """The stream is broken: what was whole before the fault is still answered."""
+        incoming, self._incoming = self._incoming, None
+        self._head_since = 0.0
+        if incoming is None:
+            return
+        if incoming is self._current:
+            assert self._fault is not None
+            fault = self._fault
+            incoming.client_fault(fault.status, str(fault))
+        else:
+            self._queue.remove(incoming)
+
+    def _close(self, *, unread: bool) -> None:
+        """Close after what is written. With unread bytes coming, first let the client read: a reset would
+        undo it."""
+        self._closing = True
+        if not unread or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._linger = self._plane.loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        pause = not self._closing and (
+            self._body_blocked or (self._current is not None and bool(self._queue))
+        )
+        if pause is not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()

@@ -1,0 +1,110 @@
+"""Changes percentages in a routes file and nothing else: every other byte, comments too, stays.
+
+The place of each percentage comes from ruamel's round-trip reader, the number there is replaced in the
+text, and the result must read as the old file with the new percentages, else nothing is written. Writing is
+atomic (a temporary file in the same directory, fsync, rename, fsync of the directory). Two editors take
+turns through a lock on the directory; a lock on the file itself would be lost with the rename.
+"""
+
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from chassis.problems import InvalidFileError, Problem
+from strangler_proxy.routes import parse_routes, version_of
+from strangler_proxy.table import Routes
+
+_NUMBER = re.compile(r"\+?[0-9][0-9_]*(?:\.[0-9]*)?")
+
+
+def set_percent(path: Path, percents: Mapping[str, Decimal]) -> str:
+    """Set the percentage of each group in `percents` and return the file's new version.
+
+    Raises InvalidFileError when the file is not legal before or after, has no such group, or writes a
+    percentage in a way that cannot be replaced (an alias, a tag); OSError when it cannot be written.
+    Nothing is changed then.
+    """
+    path = path.resolve()
+    with _locked(path.parent):
+        content = path.read_bytes()
+        before = parse_routes(content, str(path))
+        edited = _replace(content.decode("utf-8"), percents, str(path)).encode("utf-8")
+        after = parse_routes(edited, str(path))
+        _check(before, after, percents, str(path))
+        if edited != content:
+            _write(path, edited)
+        return version_of(edited)
+
+
+def _replace(text: str, percents: Mapping[str, Decimal], file: str) -> str:
+    document = YAML(typ="rt").load(StringIO(text))
+    lines = text.splitlines(keepends=True)
+    groups = document.get("groups") or {}
+    edits: list[tuple[int, int, str, str]] = []
+    problems: list[Problem] = []
+    for name, percent in percents.items():
+        field = f"groups.{name}.percent"
+        if name not in groups:
+            known = ", ".join(groups) or "none"
+            problems.append(Problem(file, 0, 0, field, f"no group {name!r}", f"name one of: {known}"))
+            continue
+        line, column = groups[name].lc.value("percent")
+        found = _NUMBER.match(lines[line], column)
+        if found is None:
+            fault = "the percentage is not written as a plain number"
+            problems.append(Problem(file, line + 1, column + 1, field, fault, "edit it by hand"))
+            continue
+        edits.append((line, column, found[0], _plain(percent)))
+    if problems:
+        raise InvalidFileError(problems)
+    for line, column, old, new in sorted(edits, reverse=True):  # from the end: columns before it stay right
+        current = lines[line]
+        lines[line] = current[:column] + new + current[column + len(old) :]
+    return "".join(lines)
+
+
+def _plain(percent: Decimal) -> str:
+    return f"{percent.normalize():f}"
+
+
+def _check(before: Routes, after: Routes, percents: Mapping[str, Decimal], file: str) -> None:
+    for name, group in after.groups.items():
+        wanted = percents.get(name, before.groups[name].percent)
+        if group.percent != wanted:
+            fault = f"the edit would give {group.percent} instead of {wanted}"
+            raise InvalidFileError([Problem(file, 0, 0, f"groups.{name}.percent", fault, "edit it by hand")])
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: bytes) -> None:
+    mode = path.stat().st_mode
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode & 0o7777)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,652 @@
+"""One request's life, from its head to the last byte of the answer.
+
+    start ─► decide ─► breaker ─► connection ─► send ─► answer's head ─► body ─► end
+                          │           │                     │             │
+                          └───────────┴──────── failed ─────┘             └─► cut the client off
+                                                  │
+                                    safe, group allows it, canary's first failure?
+                                       yes ─► the default backend answers     no ─► 502, 503, 504 or the 5xx
+
+Whether a fallback is needed is known at the status line, so good answers are streamed without being held
+back. A failed answer's outcome is recorded at the moment it is known, before the fallback is asked.
+
+Everything here runs in callbacks of the event loop; there is no task and no await. The invariant: after
+`_finish` an exchange holds no connection, waits in no pool and is in nobody's list.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from strangler_proxy.answers import answer
+from strangler_proxy.buckets import digest_of
+from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
+from strangler_proxy.headers import (
+    Origin,
+    Peer,
+    RequestHead,
+    ResponseHead,
+    origin_of,
+    request_bytes,
+    value_of,
+)
+from strangler_proxy.identity import (
+    ANONYMOUS_COOKIE,
+    Identity,
+    anonymous_cookie,
+    cookie_value,
+    identify,
+    user_cookie,
+)
+from strangler_proxy.outcomes import Failure
+from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
+from strangler_proxy.upstream import Pool, UpstreamConnection
+
+if TYPE_CHECKING:
+    from strangler_proxy.plane import DataPlane
+
+BUFFER_LIMIT = (
+    65_536  # request bytes held while no connection is there, and the largest body kept for a replay
+)
+CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's head as it was parsed. `path` is the target without its query; `keep_alive` the client's
+    wish."""
+
+    method: bytes
+    target: bytes
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    head: RequestHead
+    http11: bool
+    keep_alive: bool
+
+
+class Client(Protocol):
+    """The client's connection, as an exchange sees it."""
+
+    write_blocked: bool
+
+    def peer(self, routes: Routes) -> Peer:
+        """Who is at the other end."""
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+
+    def exchange_done(self, *, close: bool, abort: bool) -> None:
+        """The exchange is over: answer the next request, close after what is written, or cut the
+        connection."""
+
+    def body_blocked(self, *, blocked: bool) -> None:
+        """Stop (or go on) reading the request's body."""
+
+
+class Phase(Enum):
+    """Whom the exchange waits for."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Exchange:
+    """One request and its answer. See the module's drawing."""
+
+    __slots__ = (
+        "_arm_shown",
+        "_backend",
+        "_body_blocked",
+        "_client",
+        "_close_after",
+        "_connection",
+        "_decision",
+        "_digest",
+        "_falling_back",
+        "_first_status",
+        "_group",
+        "_head_request",
+        "_head_sent",
+        "_identity",
+        "_origin",
+        "_outbox",
+        "_outbox_size",
+        "_phase",
+        "_plane",
+        "_pool",
+        "_probe",
+        "_rechunk",
+        "_replay",
+        "_request",
+        "_request_id",
+        "_retried",
+        "_routes",
+        "_safe",
+        "_started",
+        "_timeouts",
+        "_to_client",
+        "_total_deadline",
+        "_upstream_blocked",
+        "deadline",
+        "request_complete",
+    )
+
+    def __init__(self, *, plane: DataPlane, client: Client, request: Request) -> None:
+        self._plane = plane
+        self._client = client
+        self._request = request
+        self._safe = request.method in SAFE_METHODS
+        self._head_request = request.method == b"HEAD"
+        self._phase = Phase.NEW
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._replay: list[bytes] | None = []
+        self._to_client: list[bytes] = []
+        self._connection: UpstreamConnection | None = None
+        self._pool: Pool | None = None
+        self._decision: Decision | None = None
+        self._group: Group | None = None
+        self._identity: Identity | None = None
+        self._digest = 0
+        self._falling_back = False
+        self._retried = False
+        self._probe = False
+        self._head_sent = False
+        self._rechunk = False
+        self._close_after = False
+        self._body_blocked = False
+        self._upstream_blocked = False
+        self._first_status = 0
+        self._total_deadline: float | None = None
+        self._request_id = request.head.request_id
+        self._arm_shown = b""
+        self._backend: Backend
+        self._started = 0.0
+        self._routes: Routes
+        self._origin: Origin
+        self._timeouts: Timeouts
+        self.deadline = 0.0
+        self.request_complete = False
+
+    # From the client's connection
+
+    def start(self) -> None:
+        """Decide and send. May end the exchange before it returns."""
+        plane, request = self._plane, self._request
+        self._started = time.perf_counter()
+        routes = self._routes = plane.routes
+        peer = self._client.peer(routes)
+        self._origin = origin_of(peer, request.head.host, request.head.forwarded)
+        if not self._request_id:
+            self._request_id = plane.new_request_id()
+        group = self._group = routes.lookup(request.path)
+        plane.active.add(self)
+        if group is None:
+            self._timeouts = routes.backends[routes.default].timeouts
+            self._attempt(routes.backends[routes.default])
+            return
+        identity = self._identity = identify(
+            sticky=group.sticky,
+            signer=plane.signer,
+            cookies=request.head.cookies,
+            named_header=self._sticky_header(group),
+            ip=self._origin.address,
+            fresh=plane.new_anonymous_id(),
+        )
+        self._digest = digest_of(group.name, identity.key)
+        decision = self._decision = decide(
+            group=group,
+            default=routes.default,
+            safe=self._safe,
+            digest=self._digest,
+            override=self._override(group),
+        )
+        self._arm_shown = decision.arm.value.encode()
+        self._timeouts = (
+            group.timeouts if decision.arm is Arm.CANARY else routes.backends[decision.backend].timeouts
+        )
+        self._attempt(routes.backends[decision.backend])
+
+    def body(self, data: bytes) -> None:
+        """A piece of the request's body, without transfer coding."""
+        if self._phase is Phase.DONE:
+            return
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if self._request.head.chunked else data
+        self._queue(framed)
+        if self._phase is Phase.RUNNING and not self._head_sent:
+            self._await_upstream(CLIENT_SILENCE)
+
+    def body_end(self) -> None:
+        """The request is whole."""
+        self.request_complete = True
+        if self._phase is Phase.DONE:
+            return
+        if self._request.head.chunked:
+            self._queue(b"0\r\n\r\n")
+        if self._phase is Phase.RUNNING:
+            self._await_upstream(self._timeouts.read)
+
+    def flush(self) -> None:
+        """Everything that was received at once has been handed over: send it."""
+        if self._connection is not None and self._outbox:
+            data = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
+            self._outbox.clear()
+            self._outbox_size = 0
+            self._connection.write(data)
+        self._update_body_blocked()
+
+    def client_gone(self) -> None:
+        """The client's connection is lost. Not evidence against anybody."""
+        if self._phase is Phase.DONE:
+            return
+        self._record_aborted()
+        self._finish(close=True, abort=True)
+
+    def client_fault(self, status: int, reason: str) -> None:
+        """The client's request turned out to be broken, or stopped, in the middle of its body."""
+        if self._phase is Phase.DONE:
+            return
+        self._record_aborted()
+        if self._head_sent:
+            self._finish(close=True, abort=True)
+        else:
+            self._answer(status, reason)
+
+    def client_writable(self) -> None:
+        """The client takes bytes again."""
+        if self._connection is not None:
+            self._connection.resume()
+            self._await_upstream(self._timeouts.read)
+
+    def expired(self, now: float) -> None:
+        """`deadline` has passed. Whose silence was it?"""
+        total_over = self._total_deadline is not None and now >= self._total_deadline
+        running = self._phase is Phase.RUNNING
+        if running and not total_over and self._client.write_blocked:
+            self.client_gone()
+        elif running and not total_over and not self.request_complete and not self._upstream_blocked:
+            self.client_fault(408, "the request's body stopped coming")
+        else:
+            self._drop_upstream()
+            self._failed(Failure.TIMEOUT, 0)
+
+    # From the connection to the backend (upstream.Exchange)
+
+    def upstream_ready(self, connection: UpstreamConnection) -> None:
+        """A connection is there: send what there is of the request."""
+        self._phase = Phase.RUNNING
+        self._connection = connection
+        connection.begin(self, head_request=self._head_request)
+        request = self._request
+        head = request_bytes(
+            method=request.method,
+            target=request.target,
+            head=request.head,
+            origin=self._origin,
+            request_id=self._request_id,
+            extra=self._override_line(),
+        )
+        if self._outbox:
+            self._outbox.insert(0, head)
+            self.flush()
+        else:
+            connection.write(head)
+        if self.request_complete:
+            self._await_upstream(self._timeouts.read)
+        else:
+            self._await_upstream(CLIENT_SILENCE)
+
+    def upstream_unavailable(self, failure: Failure) -> None:
+        """No connection could be had."""
+        self._pool = None
+        self._failed(failure, 0)
+
+    def interim_response(self, status: int, reason: bytes, head: ResponseHead) -> None:
+        """A 1xx answer: passed on to a client that knows them."""
+        if self._request.http11 and not self._falling_back:
+            self._to_client.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(head.lines)))
+
+    def response_head(self, status: int, reason: bytes, head: ResponseHead) -> None:
+        """The answer begins: pass it on, or let the default backend answer instead."""
+        self._first_status = status
+        if status >= 500 and self._may_fall_back():
+            connection, self._connection = self._connection, None
+            assert connection is not None
+            self._record_failure(Failure.STATUS, status)
+            connection.abandon()
+            self._fall_back()
+            return
+        self._to_client.append(self._response_bytes(status, reason, head))
+        self._head_sent = True
+        self._await_upstream(self._timeouts.read)
+
+    def response_body(self, data: bytes) -> None:
+        """A piece of the answer's body."""
+        if self._rechunk:
+            self._to_client.append(b"%x\r\n" % len(data))
+            self._to_client.append(data)
+            self._to_client.append(b"\r\n")
+        else:
+            self._to_client.append(data)
+
+    def response_flush(self) -> None:
+        """Write to the client what came at once."""
+        out = self._to_client
+        if not out:
+            return
+        self._client.send(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+        if self._client.write_blocked and self._connection is not None:
+            self._connection.pause()
+            self._await_upstream(CLIENT_SILENCE)
+        else:
+            self._await_upstream(self._timeouts.read)
+
+    def response_end(self) -> None:
+        """The answer is whole."""
+        self._connection = None
+        if self._rechunk:
+            self._client.send(b"0\r\n\r\n")
+        self._record_answer()
+        self._finish(close=self._close_after or not self.request_complete, abort=False)
+
+    def upstream_failed(self, failure: Failure, *, first_byte: bool, reused: bool) -> None:
+        """The connection broke. A kept-alive one that broke before any byte was just being closed: once
+        again."""
+        self._connection = None
+        self._to_client.clear()
+        stale = failure is Failure.RESET and reused and not first_byte
+        if stale and self._safe and not self._retried and self._replay is not None:
+            self._retried = True
+            self._outbox = list(self._replay)
+            self._acquire(new=True)
+            return
+        self._failed(failure, 0)
+
+    def upstream_blocked(self, *, blocked: bool) -> None:
+        """The backend does not take the body as fast as it comes."""
+        self._upstream_blocked = blocked
+        self._await_upstream(self._timeouts.read if blocked else CLIENT_SILENCE)
+        self._update_body_blocked()
+
+    # Attempts
+
+    def _attempt(self, backend: Backend) -> None:
+        plane = self._plane
+        self._backend = backend
+        counts = self._decision is None or self._decision.evidence
+        if counts:
+            pause = plane.breaker_permits(backend)
+            if pause is not None:
+                self._rejected(pause)
+                return
+            self._probe = True
+        total = self._timeouts.total
+        self._total_deadline = plane.now() + total if total is not None else None
+        self._acquire(new=False)
+
+    def _acquire(self, *, new: bool) -> None:
+        plane = self._plane
+        self._phase = Phase.CONNECTING
+        self._await_upstream(self._timeouts.connect)
+        pool = self._pool = plane.pool(self._backend)
+        connection = pool.acquire(self, now=plane.now(), safe=self._safe, new=new)
+        if connection is not None:
+            self.upstream_ready(connection)
+
+    def _may_fall_back(self) -> bool:
+        decision = self._decision
+        return (
+            decision is not None
+            and decision.fallback
+            and not self._falling_back
+            and not self._head_sent
+            and self._replay is not None
+        )
+
+    def _fall_back(self) -> None:
+        assert self._replay is not None
+        self._falling_back = True
+        self._arm_shown = b"fallback"
+        self._outbox = list(self._replay)
+        self._to_client.clear()
+        self._timeouts = self._routes.backends[self._routes.default].timeouts
+        self._attempt(self._routes.backends[self._routes.default])
+
+    def _rejected(self, retry_after: float) -> None:
+        if self._group is not None and self._decision is not None and not self._falling_back:
+            self._plane.recorder.rejected(self._group.name, self._decision.arm)
+            self._plane.outcome_recorded(urgent=False)
+        if self._may_fall_back():
+            self._fall_back()
+            return
+        if self._falling_back:
+            self._record_fallback(good=False)
+        detail = f"backend {self._backend.name} is failing and is given a pause"
+        self._answer(503, detail, retry_after=retry_after)
+
+    def _failed(self, failure: Failure, status: int) -> None:
+        """The attempt failed without an answer that could be passed on."""
+        self._record_failure(failure, status)
+        if self._head_sent:
+            self._finish(close=True, abort=True)
+        elif self._may_fall_back():
+            self._fall_back()
+        else:
+            status = 504 if failure is Failure.TIMEOUT else 502
+            self._answer(status, f"backend {self._backend.name}: {_WORDS[failure]}")
+
+    def _answer(self, status: int, detail: str, *, retry_after: float | None = None) -> None:
+        """The proxy's own answer."""
+        close = not self._request.keep_alive or not self.request_complete or self._plane.draining
+        self._client.send(
+            answer(
+                status=status,
+                detail=detail,
+                request_id=self._request_id,
+                close=close,
+                body=not self._head_request,
+                retry_after=retry_after,
+            )
+        )
+        self._finish(close=close, abort=False)
+
+    def _drop_upstream(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        elif self._pool is not None and self._phase is Phase.CONNECTING:
+            self._pool.cancel(self)
+
+    def _finish(self, *, close: bool, abort: bool) -> None:
+        self._drop_upstream()
+        self._phase = Phase.DONE
+        self._plane.active.discard(self)
+        self._client.exchange_done(close=close, abort=abort)
+
+    # Deadlines and back-pressure
+
+    def _await_upstream(self, seconds: float) -> None:
+        deadline = self._plane.now() + seconds
+        total = self._total_deadline
+        self.deadline = deadline if total is None or deadline < total else total
+
+    def _queue(self, framed: bytes) -> None:
+        self._outbox.append(framed)
+        self._outbox_size += len(framed)
+        if self._replay is not None:
+            if self._safe and self._outbox_size <= BUFFER_LIMIT:
+                self._replay.append(framed)
+            else:
+                self._replay = None
+
+    def _update_body_blocked(self) -> None:
+        blocked = self._upstream_blocked or self._outbox_size > BUFFER_LIMIT
+        if blocked is not self._body_blocked:
+            self._body_blocked = blocked
+            self._client.body_blocked(blocked=blocked)
+
+    # What is read from and written to heads
+
+    def _sticky_header(self, group: Group) -> bytes:
+        if group.sticky.kind is not StickyKind.HEADER:
+            return b""
+        return value_of(self._request.headers, group.sticky.name.lower().encode())
+
+    def _override(self, group: Group) -> str:
+        names = group.overrides
+        value = b""
+        if names.header:
+            value = value_of(self._request.headers, names.header.lower().encode())
+        if not value and names.cookie:
+            value = cookie_value(self._request.head.cookies, names.cookie.encode())
+        return value.decode("latin-1")
+
+    def _override_line(self) -> bytes:
+        group = self._group
+        if group is None or not group.overrides.header.lower().startswith("x-strangler-"):
+            return b""
+        name = group.overrides.header.encode()
+        value = value_of(self._request.headers, name.lower())
+        return b"%b: %b\r\n" % (name, value) if value else b""
+
+    def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
+        request = self._request
+        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *head.lines]
+        if status == 204:
+            pass
+        elif head.length is not None:
+            parts.append(b"Content-Length: %d\r\n" % head.length)
+        elif not self._head_request and status != 304:
+            if request.http11:
+                self._rechunk = True
+                parts.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self._close_after = True
+        # An answer before the request was whole: the rest of the request will not be read
+        self._close_after |= not request.keep_alive or not self.request_complete or self._plane.draining
+        if self._close_after:
+            parts.append(b"Connection: close\r\n")
+        elif not request.http11:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"X-Request-ID: %b\r\n" % self._request_id)
+        self._add_cookies(parts, head)
+        if self._group is not None and self._group.expose:
+            parts.append(b"X-Strangler-Arm: %b\r\n" % self._arm_shown)
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _add_cookies(self, parts: list[bytes], head: ResponseHead) -> None:
+        plane, routes, cookies = self._plane, self._routes, self._request.head.cookies
+        secure = self._origin.secure
+        made: list[bytes] = []
+        if head.user is not None and self._backend.name == routes.default:
+            made.append(user_cookie(signer=plane.signer, said=head.user, cookies=cookies, secure=secure))
+        fresh = b""
+        if self._identity is not None:
+            fresh = self._identity.issue
+        elif head.html and routes.any_sticky_user:
+            present = cookie_value(cookies, ANONYMOUS_COOKIE)
+            fresh = b"" if plane.signer.verify(ANONYMOUS_COOKIE, present) else plane.new_anonymous_id()
+        if fresh:
+            made.append(anonymous_cookie(signer=plane.signer, value=fresh, secure=secure))
+        lines = [b"Set-Cookie: %b\r\n" % cookie for cookie in made if cookie]
+        if lines:
+            parts.extend(lines)
+            if head.shared_cacheable:
+                parts.append(b'Cache-Control: private="Set-Cookie"\r\n')
+
+    # Outcomes
+
+    def _latency_ms(self) -> float:
+        return (time.perf_counter() - self._started) * 1000
+
+    def _record_answer(self) -> None:
+        plane, status, decision = self._plane, self._first_status, self._decision
+        self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)
+        if decision is None or self._group is None:
+            return
+        if not decision.evidence:
+            plane.recorder.overridden(self._group.name, decision.arm)
+        elif self._falling_back:
+            plane.recorder.fell_back(self._group.name, decision.arm, good=status < 500)
+        elif status >= 500:
+            self._record_evidence(Failure.STATUS, status)
+            return
+        else:
+            plane.recorder.answered(
+                self._group.name,
+                decision.arm,
+                status=status,
+                latency_ms=self._latency_ms(),
+                client=self._digest,
+                weight=float(decision.weight),
+            )
+        plane.outcome_recorded(urgent=False)
+
+    def _record_failure(self, failure: Failure, status: int) -> None:
+        # The default backend has no stand-in: only what shows that it cannot be reached opens its breaker,
+        # not the 500s that some monoliths answer on some URLs all day long.
+        self._tell_breaker(ok=failure is Failure.STATUS and self._backend.name == self._routes.default)
+        decision, group = self._decision, self._group
+        if decision is None or group is None:
+            return
+        if not decision.evidence:
+            self._plane.recorder.overridden(group.name, decision.arm)
+            self._plane.outcome_recorded(urgent=False)
+        elif self._falling_back:
+            self._record_fallback(good=False)
+        else:
+            self._record_evidence(failure, status)
+
+    def _record_evidence(self, failure: Failure, status: int) -> None:
+        assert self._decision is not None
+        assert self._group is not None
+        self._plane.recorder.failed(
+            self._group.name,
+            self._decision.arm,
+            failure=failure,
+            status=status,
+            latency_ms=self._latency_ms(),
+            client=self._digest,
+            weight=float(self._decision.weight),
+            at_ns=time.time_ns(),
+            request_id=self._request_id.decode("ascii"),
+            path=self._request.path.decode("latin-1"),
+        )
+        self._plane.outcome_recorded(urgent=True)
+
+    def _record_fallback(self, *, good: bool) -> None:
+        assert self._decision is not None
+        assert self._group is not None
+        self._plane.recorder.fell_back(self._group.name, self._decision.arm, good=good)
+        self._plane.outcome_recorded(urgent=False)
+
+    def _record_aborted(self) -> None:
+        if self._probe:
+            self._probe = False
+            self._plane.breaker_forget(self._backend)
+        if self._group is None or self._decision is None:
+            return
+        self._plane.recorder.aborted(self._group.name, self._decision.arm)
+        self._plane.outcome_recorded(urgent=False)
+
+    def _tell_breaker(self, *, ok: bool) -> None:
+        if self._probe:
+            self._probe = False
+            self._plane.breaker_record(self._backend, ok=ok)
+
+
+_WORDS = {
+    Failure.STATUS: "answered with an error",
+    Failure.TIMEOUT: "did not answer in time",
+    Failure.REFUSED: "cannot be reached",
+    Failure.RESET: "broke the connection",
+    Failure.PROTOCOL: "did not speak HTTP",
+}

@@ -1,0 +1,230 @@
+"""The workers: start them, tell them the routes, replace the dead, end them all.
+
+Each worker has a slot with an own listening socket (SO_REUSEPORT: the kernel spreads connections over the
+slots). The socket outlives the worker, so a connection that comes while a dead worker is being replaced
+waits and is served.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from chassis.resilience.breaker import BreakerState
+from strangler_proxy.hub import Hub
+from strangler_proxy.link import Link, Message
+from strangler_proxy.table import Routes
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_STABLE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's place. `version` is None until the worker that sits in it serves."""
+
+    id: int
+    listener: socket.socket
+    process: asyncio.subprocess.Process | None = None
+    link: Link | None = None
+    version: str | None = None
+    applied_at_ns: int = 0
+    breakers: dict[str, str] = field(default_factory=dict)
+    pause: float = _FIRST_PAUSE
+    restarts: int = 0
+
+
+class Fleet:
+    """All slots. `secret` signs cookies; `drain_seconds` is what a worker has to finish requests."""
+
+    def __init__(
+        self,
+        *,
+        listeners: list[socket.socket],
+        routes: Routes,
+        secret: bytes,
+        drain_seconds: float,
+        hub: Hub,
+    ) -> None:
+        self._slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
+        self._routes = routes
+        self._secret = secret
+        self._drain_seconds = drain_seconds
+        self._hub = hub
+        self._stopping = False
+        self._changed = asyncio.Condition()
+        self._notifiers: set[asyncio.Task[None]] = set()
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The slots, by id."""
+        return self._slots
+
+    def use(self, routes: Routes) -> None:
+        """Tell every worker to use `routes`."""
+        self._routes = routes
+        message = {"t": "routes", "routes": routes.as_wire()}
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.send(message)
+
+    async def wait_for_version(self, version: str, seconds: float) -> bool:
+        """Wait until every worker runs `version`, at most `seconds`."""
+
+        def all_there() -> bool:
+            return all(slot.version == version for slot in self._slots)
+
+        try:
+            async with self._changed, asyncio.timeout(seconds):
+                await self._changed.wait_for(all_there)
+        except TimeoutError:
+            return False
+        return True
+
+    def ready(self) -> bool:
+        """Does every worker serve?"""
+        return not self._stopping and all(slot.version is not None for slot in self._slots)
+
+    def breaker(self, backend: str) -> str:
+        """The worst state of a backend's breaker over all workers."""
+        states = {slot.breakers.get(backend, BreakerState.CLOSED.value) for slot in self._slots}
+        for state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+            if state.value in states:
+                return str(state.value)
+        return str(BreakerState.CLOSED.value)
+
+    async def keep(self, slot: Slot) -> None:
+        """Keep a worker in `slot` until `stop`."""
+        log = structlog.get_logger()
+        while not self._stopping:
+            began = time.monotonic()
+            process = await self._spawn(slot)
+            code = await process.wait()
+            if slot.link is not None:
+                await slot.link.lost.wait()  # what it sent last is still in the socket: read on until its end
+            slot.process, slot.link, slot.version = None, None, None
+            slot.breakers.clear()
+            if self._is_stopping():
+                return
+            slot.restarts += 1
+            if time.monotonic() - began > _STABLE_SECONDS:
+                slot.pause = _FIRST_PAUSE
+            log.error("worker died, replacing it", worker=slot.id, pid=process.pid, code=code)
+            await asyncio.sleep(slot.pause)
+            slot.pause = min(slot.pause * 2, _LONGEST_PAUSE)
+
+    def _is_stopping(self) -> bool:  # a method, or mypy takes the flag for constant within `keep`
+        return self._stopping
+
+    async def stop(self) -> None:
+        """Ask every worker to finish and end; kill those that do not within the drain time."""
+        self._stopping = True
+        for slot in self._slots:
+            slot.listener.close()
+            if slot.process is not None and slot.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):  # it ended in this moment
+                    slot.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._drain_seconds + 2.0
+        for slot in self._slots:
+            process = slot.process
+            if process is None:
+                continue
+            try:
+                await asyncio.wait_for(process.wait(), max(0.01, deadline - time.monotonic()))
+            except TimeoutError:
+                structlog.get_logger().error("worker did not end, killing it", worker=slot.id)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def _spawn(self, slot: Slot) -> asyncio.subprocess.Process:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "strangler_proxy.worker",
+                str(theirs.fileno()),
+                str(slot.listener.fileno()),
+                pass_fds=(theirs.fileno(), slot.listener.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": _python_path()},
+            )
+        finally:
+            theirs.close()
+        link = Link(lambda message: self._on_message(slot, message))
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
+        slot.process, slot.link = process, link
+        link.send(
+            {
+                "t": "start",
+                "routes": self._routes.as_wire(),
+                "secret": self._secret.hex(),
+                "drain_seconds": self._drain_seconds,
+            }
+        )
+        return process
+
+    def _on_message(self, slot: Slot, message: Message) -> None:
+        match message["t"]:
+            case "applied":
+                slot.version, slot.applied_at_ns = message["version"], message["at_ns"]
+                self._hub.switched(slot.id, message["version"], message["at_ns"])
+                task = asyncio.ensure_future(self._notify())
+                self._notifiers.add(task)
+                task.add_done_callback(self._notifiers.discard)
+            case "outcomes":
+                self._hub.outcomes(slot.id, message["groups"])
+            case "breaker":
+                slot.breakers[message["backend"]] = message["state"]
+            case other:
+                structlog.get_logger().error("unknown message from a worker", worker=slot.id, type=other)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _python_path() -> str:
+    """The worker finds this package wherever the parent found it."""
+    here = str(Path(__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return f"{here}{os.pathsep}{inherited}" if inherited else here
+
+
+def make_listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` listening sockets on one port. Raises OSError (EADDRINUSE when the port is taken).
+
+    The first is opened without SO_REUSEPORT, or two proxies of one user would silently share a port.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
+        bound: Any = probe.getsockname()
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(bound)
+            listener.listen(4096)
+            listener.setblocking(False)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners

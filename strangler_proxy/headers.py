@@ -1,0 +1,287 @@
+"""What of a message head is passed on, in both directions. Pure: lists of raw (name, value) pairs in, bytes
+out.
+
+Names, values, order and letter case stay as they came. Not passed on:
+
+* hop-by-hop headers: those of RFC 9110 §7.6.1 and every name that `Connection` lists;
+* `X-Strangler-*`, the toolkit's internal headers (a tester's override header is kept where the routes allow
+  it);
+* from a client that is not a trusted proxy: `Forwarded` and all `X-Forwarded-*`; ours are set instead. A
+  trusted proxy's chain is continued;
+* spellings with `_` of any of these: CGI-like environments (WSGI, Django) cannot tell `X_Forwarded_For` from
+  `X-Forwarded-For`.
+
+Framing headers (`Content-Length`, `Transfer-Encoding`) are read here and written anew by whoever frames the
+body. `Host` is forwarded as received. No `Via` is added: clients must not be able to tell the sides apart.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import lru_cache
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_HOST = re.compile(rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]*")
+
+
+class Kind(IntEnum):
+    """What a header's name means to the proxy."""
+
+    PASS = 0
+    DROP = 1
+    CONNECTION = 2
+    LENGTH = 3
+    CODING = 4
+    HOST = 5
+    COOKIE = 6
+    REQUEST_ID = 7
+    FORWARDED = 8
+    INTERNAL = 9
+    EXPECT = 10
+    CONTENT_TYPE = 11
+    CACHE_CONTROL = 12
+    USER = 13
+
+
+_KINDS = {
+    b"connection": Kind.CONNECTION,
+    b"content-length": Kind.LENGTH,
+    b"transfer-encoding": Kind.CODING,
+    b"keep-alive": Kind.DROP,
+    b"proxy-connection": Kind.DROP,
+    b"proxy-authenticate": Kind.DROP,
+    b"proxy-authorization": Kind.DROP,
+    b"te": Kind.DROP,
+    b"trailer": Kind.DROP,
+    b"upgrade": Kind.DROP,
+    b"http2-settings": Kind.DROP,
+    b"host": Kind.HOST,
+    b"cookie": Kind.COOKIE,
+    b"x-request-id": Kind.REQUEST_ID,
+    b"forwarded": Kind.FORWARDED,
+    b"expect": Kind.EXPECT,
+    b"content-type": Kind.CONTENT_TYPE,
+    b"cache-control": Kind.CACHE_CONTROL,
+    b"x-strangler-user": Kind.USER,
+}
+# A message cannot lose these by naming them in Connection: the frame would no longer fit, or the routing.
+_NOT_DROPPABLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"x-request-id"})
+
+
+@lru_cache(maxsize=4096)
+def kind_of(name: bytes) -> Kind:
+    """What the header `name` means here. Remembered for each spelling."""
+    lower = name.lower()
+    plain = lower.replace(b"_", b"-")
+    kind = _KINDS.get(plain, Kind.PASS)
+    if kind is Kind.PASS:
+        if plain.startswith(b"x-strangler-"):
+            kind = Kind.INTERNAL
+        elif plain.startswith(b"x-forwarded-"):
+            kind = Kind.FORWARDED
+    return Kind.DROP if kind is not Kind.PASS and plain != lower else kind
+
+
+class BadHeadError(ValueError):
+    """The client's request head cannot be served. `status` is the answer, the message its reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request's headers, sorted by meaning. `lines` are those passed on, ready to be sent."""
+
+    lines: list[bytes] = field(default_factory=list)
+    host: bytes = b""
+    cookies: bytes = b""
+    request_id: bytes = b""
+    length: int | None = None
+    chunked: bool = False
+    connection: bytes = b""
+    expects_continue: bool = False
+    forwarded: list[tuple[bytes, bytes]] | None = None
+
+
+def read_request(headers: RawHeaders, *, http11: bool) -> RequestHead:
+    """Sort a request's headers. Raises BadHeadError for what must not be served (RFC 9112 §3.2, §6.1)."""
+    head = RequestHead()
+    lines = head.lines
+    hosts = 0
+    for name, value in headers:
+        kind = kind_of(name)
+        if kind is Kind.PASS or kind is Kind.CONTENT_TYPE or kind is Kind.CACHE_CONTROL:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind is Kind.HOST:
+            hosts += 1
+            head.host = value
+        elif kind is Kind.COOKIE:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            head.cookies = head.cookies + b"; " + value if head.cookies else value
+        elif kind is Kind.CONNECTION:
+            head.connection = head.connection + b"," + value.lower() if head.connection else value.lower()
+        else:
+            _read_rare(head, kind, name, value)
+    if hosts > 1 or (http11 and not hosts):
+        raise BadHeadError(400, "a request has exactly one Host header")
+    if not _HOST.fullmatch(head.host):
+        raise BadHeadError(400, "the Host header is not a host")
+    if head.chunked and not http11:
+        raise BadHeadError(400, "an HTTP/1.0 request cannot be chunked")
+    if head.connection:
+        _drop_named(lines, head.connection)
+    return head
+
+
+def _read_rare(head: RequestHead, kind: Kind, name: bytes, value: bytes) -> None:
+    if kind is Kind.LENGTH:
+        head.length = int(value)
+    elif kind is Kind.CODING:
+        if value.strip().lower() != b"chunked" or head.chunked:
+            raise BadHeadError(501, "the only transfer coding understood is chunked")
+        head.chunked = True
+    elif kind is Kind.REQUEST_ID:
+        if _REQUEST_ID.fullmatch(value):
+            head.request_id = value
+    elif kind is Kind.EXPECT:
+        if value.lower() != b"100-continue":
+            raise BadHeadError(417, "the only expectation understood is 100-continue")
+        head.expects_continue = True
+    elif kind is Kind.FORWARDED:
+        if head.forwarded is None:
+            head.forwarded = []
+        head.forwarded.append((name, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What is known of the other end of a client connection. `trusted`: its X-Forwarded-* are believed."""
+
+    address: bytes
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client as the backends are told: its forwarding header lines, its address, whether it used TLS."""
+
+    lines: bytes
+    address: bytes
+    secure: bool
+
+
+def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
+    """The forwarding headers for a request that came over `peer` with `forwarded` on it."""
+    if not peer.trusted or not forwarded:
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n"
+        return Origin(lines % (peer.address, host), peer.address, secure=False)
+    chain = b""
+    proto = b"http"
+    original = host
+    others: list[bytes] = []
+    for name, value in forwarded:
+        lower = name.lower()
+        if lower == b"x-forwarded-for":
+            chain = chain + b", " + value if chain else value
+        elif lower == b"x-forwarded-proto":
+            proto = value
+        elif lower == b"x-forwarded-host":
+            original = value
+        else:
+            others.append(b"%b: %b\r\n" % (name, value))
+    # The trusted proxy itself appended the last address; what stands left of it anybody may have written.
+    address = chain.rpartition(b",")[2].strip() or peer.address
+    chain = chain + b", " + peer.address if chain else peer.address
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b"
+    secure = proto.rpartition(b",")[2].strip().lower() == b"https"
+    return Origin(lines % (chain, proto, original, b"".join(others)), address, secure=secure)
+
+
+def request_bytes(
+    *, method: bytes, target: bytes, head: RequestHead, origin: Origin, request_id: bytes, extra: bytes = b""
+) -> bytes:
+    """The head to send upstream. `extra` are further ready lines (a tester's override header)."""
+    if head.chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif head.length is not None:
+        framing = b"Content-Length: %d\r\n" % head.length
+    else:
+        framing = b""
+    if head.expects_continue and framing:
+        framing += b"Expect: 100-continue\r\n"
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-ID: %b\r\n%b\r\n" % (
+        method,
+        target,
+        head.host,
+        b"".join(head.lines),
+        framing,
+        origin.lines,
+        request_id,
+        extra,
+    )
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent."""
+
+    lines: list[bytes] = field(default_factory=list)
+    length: int | None = None
+    chunked: bool = False
+    foreign_coding: bool = False
+    close: bool = False
+    html: bool = False
+    shared_cacheable: bool = False
+    user: bytes | None = None
+
+
+def read_response(headers: RawHeaders) -> ResponseHead:
+    """Sort a response's headers."""
+    head = ResponseHead()
+    lines = head.lines
+    connection = b""
+    for name, value in headers:
+        kind = kind_of(name)
+        if kind is Kind.PASS or kind is Kind.HOST or kind is Kind.COOKIE or kind is Kind.FORWARDED:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif kind is Kind.LENGTH:
+            head.length = int(value)
+        elif kind is Kind.CONTENT_TYPE:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            head.html = value[:9].lower() == b"text/html"
+        elif kind is Kind.CACHE_CONTROL:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            lower = value.lower()
+            head.shared_cacheable |= b"public" in lower or b"s-maxage" in lower
+        elif kind is Kind.CODING:
+            head.chunked = value.strip().lower() == b"chunked"
+            head.foreign_coding |= not head.chunked
+        elif kind is Kind.CONNECTION:
+            connection = connection + b"," + value.lower() if connection else value.lower()
+        elif kind is Kind.USER:
+            head.user = value
+    if connection:
+        head.close = b"close" in connection
+        _drop_named(lines, connection)
+    return head
+
+
+def _drop_named(lines: list[bytes], connection: bytes) -> None:
+    """Take out of `lines` every header that Connection names."""
+    named = {token.strip() for token in connection.split(b",")} - {b"keep-alive", b"close", b""}
+    named -= _NOT_DROPPABLE
+    if named:
+        lines[:] = [line for line in lines if line.partition(b":")[0].lower() not in named]
+
+
+def value_of(headers: RawHeaders, name: bytes) -> bytes:
+    """The value of the first header `name` (lower case), or empty."""
+    for header, value in headers:
+        if header.lower() == name:
+            return value
+    return b""

@@ -1,0 +1,140 @@
+"""Who is asking, as far as stickiness is concerned: the key whose bucket decides the side.
+
+For `sticky: user` the order is:
+
+1. the subject of the proxy's own signed cookie `strangler_user`. It is set when a response of the default
+   backend carries `X-Strangler-User: <primary key>` and deleted when that header is present and empty;
+2. else the signed anonymous cookie `strangler_id`, 128 random bits.
+
+A login or logout is a change of identity: the side may change at that moment, and at no other. `session` is
+the value of Django's `sessionid` cookie; `header:NAME`, `cookie:NAME` and `ip` are as named. Where the
+named thing is missing, the anonymous cookie stands in.
+
+Cookies and caches: `strangler_id` is issued only where it is of use, on a response of a group that asked
+for it and on HTML pages (so that the requests a page fires in parallel share one identity), never on images
+and other assets. A response that issues one also gets `Cache-Control: private="Set-Cookie"` (RFC 9111
+§5.2.2.7): a shared cache must not hand the cookie to a second person.
+
+Signing: HMAC-SHA256 over `purpose NUL value`, cut to 128 bits, base64url. The value is in the clear; it is
+a primary key or a random number, and only its origin must be certain.
+"""
+
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from strangler_proxy.table import Sticky, StickyKind
+
+USER_COOKIE = b"strangler_user"
+ANONYMOUS_COOKIE = b"strangler_id"
+SESSION_COOKIE = b"sessionid"
+_YEAR = 31_536_000
+_REMEMBERED = 20_000
+_SUBJECT = re.compile(rb"[!-~]{1,128}")
+
+
+@lru_cache(maxsize=64)
+def _cookie_pattern(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb'(?:^|[;,]\s*)%b\s*=\s*"?([^;,"\s]*)' % re.escape(name))
+
+
+def cookie_value(cookies: bytes, name: bytes) -> bytes:
+    """The value of the first cookie `name` in a Cookie header, or empty."""
+    if name not in cookies:
+        return b""
+    match = _cookie_pattern(name).search(cookies)
+    return match[1] if match else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`key` is what the bucket is drawn from; `issue` the anonymous id to set as a cookie, or empty."""
+
+    key: bytes
+    issue: bytes = b""
+
+
+@dataclass(slots=True)
+class CookieSigner:
+    """Signs and verifies the proxy's cookies. Remembers verified ones: the same few come again and again."""
+
+    secret: bytes
+    _verified: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < 16:
+            raise ValueError("the cookie secret needs at least 16 bytes; set STRANGLER_COOKIE_SECRET")
+
+    def sign(self, purpose: bytes, value: bytes) -> bytes:
+        """The cookie's value: `value.signature`."""
+        return value + b"." + self._signature(purpose, value)
+
+    def verify(self, purpose: bytes, cookie: bytes) -> bytes:
+        """The value that was signed, or empty when the signature is not ours."""
+        known = self._verified.get((purpose, cookie))
+        if known is not None:
+            return known
+        value, _, signature = cookie.rpartition(b".")
+        if not value or not hmac.compare_digest(signature, self._signature(purpose, value)):
+            return b""
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        self._verified[(purpose, cookie)] = value
+        return value
+
+    def _signature(self, purpose: bytes, value: bytes) -> bytes:
+        digest = hmac.digest(self.secret, purpose + b"\0" + value, "sha256")
+        return urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
+def identify(
+    *, sticky: Sticky, signer: CookieSigner, cookies: bytes, named_header: bytes, ip: bytes, fresh: bytes
+) -> Identity:
+    """The identity behind a request.
+
+    `named_header` is the value of the header that `header:NAME` names, empty when absent; `fresh` is a
+    random id to issue when the request has no identity yet.
+    """
+    key = b""
+    match sticky.kind:
+        case StickyKind.USER:
+            subject = signer.verify(USER_COOKIE, cookie_value(cookies, USER_COOKIE))
+            key = b"user:" + subject if subject else b""
+        case StickyKind.SESSION:
+            session = cookie_value(cookies, SESSION_COOKIE)
+            key = b"session:" + session if session else b""
+        case StickyKind.HEADER:
+            key = b"header:" + named_header if named_header else b""
+        case StickyKind.COOKIE:
+            value = cookie_value(cookies, sticky.name.encode())
+            key = b"cookie:" + value if value else b""
+        case StickyKind.IP:
+            key = b"ip:" + ip
+    if key:
+        return Identity(key)
+    anonymous = signer.verify(ANONYMOUS_COOKIE, cookie_value(cookies, ANONYMOUS_COOKIE))
+    if anonymous:
+        return Identity(b"anonymous:" + anonymous)
+    return Identity(b"anonymous:" + fresh, issue=fresh)
+
+
+def anonymous_cookie(*, signer: CookieSigner, value: bytes, secure: bool) -> bytes:
+    """The Set-Cookie value that issues an anonymous id."""
+    return _set_cookie(ANONYMOUS_COOKIE, signer.sign(ANONYMOUS_COOKIE, value), _YEAR, secure=secure)
+
+
+def user_cookie(*, signer: CookieSigner, said: bytes, cookies: bytes, secure: bool) -> bytes:
+    """The Set-Cookie value that follows from `X-Strangler-User: said`, or empty when nothing changes."""
+    present = cookie_value(cookies, USER_COOKIE)
+    if not said:
+        return _set_cookie(USER_COOKIE, b"", 0, secure=secure) if present else b""
+    if not _SUBJECT.fullmatch(said) or signer.verify(USER_COOKIE, present) == said:
+        return b""
+    return _set_cookie(USER_COOKIE, signer.sign(USER_COOKIE, said), _YEAR, secure=secure)
+
+
+def _set_cookie(name: bytes, value: bytes, seconds: int, *, secure: bool) -> bytes:
+    end = b"; Secure" if secure else b""
+    return b"%b=%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b" % (name, value, seconds, end)

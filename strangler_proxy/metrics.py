@@ -1,0 +1,130 @@
+"""The parent's sums as Prometheus metrics, made when they are asked for."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from strangler_proxy.outcomes import LATENCY_BOUNDS, ArmTotals, Totals
+from strangler_proxy.table import Routes
+
+_BREAKER_STATES = ("closed", "half_open", "open")
+
+
+class Source(Protocol):
+    """Where the numbers come from."""
+
+    def routes(self) -> Routes:
+        """The routes in use."""
+
+    def totals(self) -> Totals:
+        """The sums."""
+
+    def workers_ready(self) -> int:
+        """How many workers serve."""
+
+    def worker_restarts(self) -> int:
+        """How many workers were replaced."""
+
+    def breaker(self, backend: str) -> str:
+        """A backend's breaker."""
+
+    def refused(self) -> bool:
+        """Is the routes file in a state that was refused?"""
+
+
+class ProxyCollector(Collector):
+    """Reads a `Source` at every scrape."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, fresh."""
+        source = self._source
+        labels = ["group", "arm"]
+        requests = CounterMetricFamily(
+            "strangler_requests", "Answers and failures of the arm a request was assigned to", labels=labels
+        )
+        errors = CounterMetricFamily("strangler_errors", "Failures by kind", labels=[*labels, "error"])
+        statuses = CounterMetricFamily(
+            "strangler_responses", "Answers by the backend's status", labels=[*labels, "status"]
+        )
+        fallbacks = CounterMetricFamily(
+            "strangler_fallbacks",
+            "Requests answered by the default backend instead",
+            labels=[*labels, "result"],
+        )
+        rejections = CounterMetricFamily(
+            "strangler_breaker_rejections", "Requests an open breaker kept away", labels=labels
+        )
+        aborted = CounterMetricFamily("strangler_aborted", "Requests the client gave up", labels=labels)
+        overridden = CounterMetricFamily("strangler_overridden", "Testers' requests", labels=labels)
+        clients = GaugeMetricFamily("strangler_clients", "Distinct clients seen since start", labels=labels)
+        latency = HistogramMetricFamily(
+            "strangler_latency_seconds", "From the request's head to the end of the answer", labels=labels
+        )
+        for group, arms in source.totals().groups.items():
+            for arm, totals in arms.items():
+                counts = totals.counts
+                key = [group, arm.value]
+                requests.add_metric(key, counts.requests)
+                for error, count in counts.by_error.items():
+                    errors.add_metric([*key, error], count)
+                for status, count in counts.by_status.items():
+                    statuses.add_metric([*key, str(status)], count)
+                fallbacks.add_metric([*key, "good"], counts.fallbacks - counts.fallback_errors)
+                fallbacks.add_metric([*key, "failed"], counts.fallback_errors)
+                rejections.add_metric(key, counts.breaker_rejections)
+                aborted.add_metric(key, counts.aborted)
+                overridden.add_metric(key, counts.overridden)
+                clients.add_metric(key, totals.clients.count())
+                latency.add_metric(key, _buckets(totals), counts.latency_ms_sum / 1000)
+        yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden, clients, latency)
+        yield from self._state()
+
+    def _state(self) -> Iterator[Metric]:
+        source = self._source
+        routes = source.routes()
+        percent = GaugeMetricFamily(
+            "strangler_percent", "Share of users whose safe requests go to the service", labels=["group"]
+        )
+        for group in routes.groups.values():
+            percent.add_metric([group.name], float(group.percent))
+        breaker = GaugeMetricFamily(
+            "strangler_breaker_state",
+            "1 for the state a backend's breaker is in",
+            labels=["backend", "state"],
+        )
+        for name in routes.backends:
+            current = source.breaker(name)
+            for state in _BREAKER_STATES:
+                breaker.add_metric([name, state], float(state == current))
+        yield percent
+        yield breaker
+        yield GaugeMetricFamily("strangler_workers_ready", "Workers that serve", source.workers_ready())
+        yield CounterMetricFamily("strangler_worker_restarts", "Workers replaced", source.worker_restarts())
+        yield GaugeMetricFamily(
+            "strangler_routes_refused", "1 while the routes file is refused", float(source.refused())
+        )
+        yield CounterMetricFamily(
+            "strangler_outcomes_dropped", "Evidence items a worker could not keep", source.totals().dropped
+        )
+
+
+def _buckets(totals: ArmTotals) -> list[tuple[str, float]]:
+    buckets: list[tuple[str, float]] = []
+    running = 0
+    for bound, count in zip((*LATENCY_BOUNDS, None), totals.counts.latency, strict=True):
+        running += count
+        buckets.append(("+Inf" if bound is None else str(bound / 1000), running))
+    return buckets
+
+
+def exposition(source: Source) -> bytes:
+    """The text of `GET /metrics`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ProxyCollector(source))
+    return generate_latest(registry)

@@ -1,0 +1,181 @@
+"""The data path of one worker: what its connections share.
+
+Routes are replaced whole by one assignment (`apply`); a request keeps the routes it began with. Pools and
+breakers outlive a change of routes as long as their backend is the same.
+
+Deadlines are looked at every 25 ms while anything is under way, instead of one timer for each request.
+"""
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from functools import lru_cache
+
+from chassis.resilience.breaker import Breaker, BreakerState
+from strangler_proxy.downstream import ClientConnection
+from strangler_proxy.exchange import Exchange
+from strangler_proxy.identity import CookieSigner
+from strangler_proxy.outcomes import Recorder
+from strangler_proxy.table import Backend, Routes
+from strangler_proxy.upstream import Pool
+
+_TICK = 0.025
+_SWEEP = 1.0
+
+
+@lru_cache(maxsize=256)
+def _networks(trusted: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(network) for network in trusted)
+
+
+class DataPlane:
+    """Serves clients on listening sockets by the current routes.
+
+    `on_outcome(urgent)` is called after an outcome was recorded; `on_breaker(backend, state)` when one
+    changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        signer: CookieSigner,
+        loop: asyncio.AbstractEventLoop,
+        on_outcome: Callable[[bool], None],
+        on_breaker: Callable[[str, BreakerState], None],
+    ) -> None:
+        self.routes = routes
+        self.signer = signer
+        self.loop = loop
+        self.recorder = Recorder()
+        self.active: set[Exchange] = set()
+        self.clients: set[ClientConnection] = set()
+        self.draining = False
+        self.now = loop.time
+        self._on_outcome = on_outcome
+        self._on_breaker = on_breaker
+        self._pools: dict[str, Pool] = {}
+        self._breakers: dict[str, Breaker] = {}
+        self._servers: list[asyncio.Server] = []
+        self._id_prefix = secrets.token_hex(10).encode()
+        self._id_count = 0
+        self._empty = asyncio.Event()
+        self._next_sweep = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick()
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve on `listener`, a bound TCP socket."""
+        server = await self.loop.create_server(lambda: ClientConnection(self), sock=listener, backlog=4096)
+        self._servers.append(server)
+
+    def apply(self, routes: Routes) -> None:
+        """Use `routes` for every request that begins from now on."""
+        self.routes = routes
+        kept = {backend.key: backend for backend in routes.backends.values()}
+        for key in [key for key in self._pools if key not in kept]:
+            self._pools.pop(key).close()
+        for key in [key for key in self._breakers if key not in kept]:
+            del self._breakers[key]
+        for key, backend in kept.items():
+            if key in self._pools:
+                self._pools[key].backend = backend
+            if key in self._breakers:
+                self._breakers[key].policy = backend.breaker
+
+    def pool(self, backend: Backend) -> Pool:
+        """The connections to a backend."""
+        pool = self._pools.get(backend.key)
+        if pool is None:
+            pool = self._pools[backend.key] = Pool(backend, loop=self.loop)
+        return pool
+
+    def breaker_permits(self, backend: Backend) -> float | None:
+        """None when a request may be sent to `backend`; else the seconds until the next may be tried."""
+        breaker = self._breaker(backend)
+        before = breaker.state
+        now = self.now()
+        permitted = breaker.permit(now)
+        if breaker.state is not before:
+            self._on_breaker(backend.name, breaker.state)
+        return None if permitted else breaker.retry_after(now)
+
+    def breaker_record(self, backend: Backend, *, ok: bool) -> None:
+        """How a permitted request ended."""
+        breaker = self._breaker(backend)
+        before = breaker.state
+        breaker.record(ok=ok, now=self.now())
+        if breaker.state is not before:
+            self._on_breaker(backend.name, breaker.state)
+
+    def breaker_forget(self, backend: Backend) -> None:
+        """A permitted request ended without evidence."""
+        self._breaker(backend).forget()
+
+    def _breaker(self, backend: Backend) -> Breaker:
+        breaker = self._breakers.get(backend.key)
+        if breaker is None:
+            breaker = self._breakers[backend.key] = Breaker(backend.breaker)
+        return breaker
+
+    def outcome_recorded(self, *, urgent: bool) -> None:
+        """The recorder has something new."""
+        self._on_outcome(urgent)
+
+    def new_request_id(self) -> bytes:
+        """Unique in the fleet, cheap to make: a random prefix for the worker and a count."""
+        self._id_count += 1
+        return b"%b-%x" % (self._id_prefix, self._id_count)
+
+    def new_anonymous_id(self) -> bytes:
+        """128 random bits, base64url."""
+        return urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=")
+
+    def trusts(self, address: str) -> bool:
+        """Are the X-Forwarded-* headers of a client at `address` believed?"""
+        if not self.routes.trusted:
+            return False
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in network for network in _networks(self.routes.trusted))
+
+    def client_left(self) -> None:
+        """A client's connection is gone."""
+        if self.draining and not self.clients:
+            self._empty.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Accept nothing more, let what runs finish for at most `seconds`; True when everything did."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for client in list(self.clients):
+            client.drain()
+        finished = True
+        if self.clients:
+            try:
+                await asyncio.wait_for(self._empty.wait(), seconds)
+            except TimeoutError:
+                finished = False
+        for client in list(self.clients):
+            client.cut()
+        if self._timer is not None:
+            self._timer.cancel()
+        for pool in self._pools.values():
+            pool.close()
+        return finished
+
+    def _tick(self) -> None:
+        now = self.now()
+        late = [exchange for exchange in self.active if now >= exchange.deadline]
+        for exchange in late:
+            exchange.expired(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP
+            for pool in self._pools.values():
+                pool.sweep(now)
+            for client in list(self.clients):
+                client.sweep(now)
+        self._timer = self.loop.call_later(_TICK, self._tick)

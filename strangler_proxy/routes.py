@@ -1,0 +1,330 @@
+"""The only home of what a legal routes file is.
+
+`load_routes` reads a file whole, collects every fault with file, line, field and remedy, and returns a frozen
+`Routes` or raises `InvalidFileError` with all of them. Nothing else in the toolkit judges a routes file.
+
+    version: 1
+    default: monolith                 # backend of everything no group names; the control arm
+    backends:
+      NAME: {url, timeouts?, limits?, breaker?}
+    groups:
+      NAME: {backend, paths, percent, owner?, sticky?, fallback?, timeouts?, overrides?, expose?}
+    overrides: {header, cookie}       # testers; for every group that has none of its own
+    expose: false                     # X-Strangler-Arm on responses
+    trusted_proxies: [10.0.0.0/8]     # peers whose X-Forwarded-* headers are believed
+
+Durations are milliseconds. Two rounds: pydantic checks the shape, then the references between the parts are
+checked on the plain data, so that one run names the faults of both kinds.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from chassis.problems import InvalidFileError, Problem
+from chassis.resilience.breaker import BreakerPolicy
+from chassis.yamlfile import Places, parse
+from strangler_proxy.table import (
+    Backend,
+    Group,
+    Limits,
+    Overrides,
+    Routes,
+    Sticky,
+    StickyKind,
+    Timeouts,
+)
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_PATH = re.compile(r"/[!-~]*")
+
+
+def _percent(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("percent must be a number from 0 to 100")  # noqa: TRY004  # pydantic reports ValueError
+    percent = Decimal(str(value))
+    if not percent.is_finite() or not 0 <= percent <= 100:
+        raise ValueError("percent must lie between 0 and 100")
+    if percent != round(percent, 2):
+        raise ValueError("percent has steps of 0.01")
+    return percent
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("a name is a letter followed by letters, digits, _ or -")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from error
+    if parts.scheme != "http":
+        raise ValueError("the URL must begin with http:// (TLS ends before the proxy or at a sidecar)")
+    if not parts.hostname or port == 0:
+        raise ValueError("the URL needs a host and, unless it is 80, a port: http://127.0.0.1:8001")
+    if parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("the URL names host and port alone; paths are forwarded as they come")
+    return value
+
+
+def _path(value: str) -> str:
+    if not _PATH.fullmatch(value):
+        raise ValueError("a path begins with / and holds visible ASCII characters (percent-encode others)")
+    if "?" in value or "#" in value:
+        raise ValueError("a path has no ? or #; the query is not looked at")
+    if "*" in value.removesuffix("/*"):
+        raise ValueError("* may only stand for everything below a path: /api/products/*")
+    return value
+
+
+def _sticky(value: str) -> str:
+    kind, _, name = value.partition(":")
+    if kind in ("header", "cookie"):
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"write {kind}:NAME with the name of a {kind}")
+    elif kind not in ("user", "session", "ip") or name:
+        raise ValueError("sticky is one of user, session, ip, header:NAME, cookie:NAME")
+    return value
+
+
+def _token(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("not a legal header or cookie name")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=True)
+    except ValueError as error:
+        raise ValueError(f"not an address or network in CIDR notation: {error}") from error
+    return value
+
+
+Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
+Name = Annotated[str, AfterValidator(_name)]
+Token = Annotated[str, AfterValidator(_token)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _TimeoutsFile(_Strict):
+    connect: Milliseconds | None = None
+    read: Milliseconds | None = None
+    total: Milliseconds | None = None
+
+    def over(self, base: Timeouts) -> Timeouts:
+        return Timeouts(
+            connect=self.connect / 1000 if self.connect is not None else base.connect,
+            read=self.read / 1000 if self.read is not None else base.read,
+            total=self.total / 1000 if self.total is not None else base.total,
+        )
+
+
+class _LimitsFile(_Strict):
+    connections: Annotated[int, Field(ge=1, le=100_000)] = 512
+    waiting: Annotated[int, Field(ge=0, le=100_000)] = 1024
+    keep_alive: Milliseconds = 4000
+
+
+class _BreakerFile(_Strict):
+    # Below 5 in a row the breaker would hide from the controller the very failures it has to count.
+    consecutive: Annotated[int, Field(ge=5, le=100_000)] = 10
+    window: Annotated[int, Field(ge=10, le=100_000)] = 100
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    pause: Milliseconds = 1000
+    longest_pause: Milliseconds = 30_000
+    probes: Annotated[int, Field(ge=1, le=1000)] = 1
+
+    @model_validator(mode="after")
+    def _pauses(self) -> Self:
+        if self.longest_pause < self.pause:
+            raise ValueError("longest_pause is shorter than pause")
+        return self
+
+
+class _BackendFile(_Strict):
+    url: Annotated[str, AfterValidator(_url)]
+    timeouts: _TimeoutsFile = _TimeoutsFile()
+    limits: _LimitsFile = _LimitsFile()
+    breaker: _BreakerFile = _BreakerFile()
+
+
+class _OverridesFile(_Strict):
+    header: Token | None = None
+    cookie: Token | None = None
+
+
+class _GroupFile(_Strict):
+    backend: str
+    paths: Annotated[list[Annotated[str, AfterValidator(_path)]], Field(min_length=1)]
+    percent: Annotated[Decimal, BeforeValidator(_percent)]
+    owner: str | None = None
+    sticky: Annotated[str, AfterValidator(_sticky)] = "user"
+    fallback: bool = True
+    timeouts: _TimeoutsFile = _TimeoutsFile()
+    overrides: _OverridesFile | None = None
+    expose: bool | None = None
+
+
+class _RoutesFile(_Strict):
+    version: Literal[1]
+    backends: Annotated[dict[Name, _BackendFile], Field(min_length=1)]
+    default: str
+    groups: dict[Name, _GroupFile] = {}
+    overrides: _OverridesFile | None = None
+    expose: bool = False
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []
+
+
+def load_routes(path: Path) -> Routes:
+    """Read the routes file at `path`. Raises InvalidFileError with every fault found in it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = Problem(
+            str(path), 0, 0, "", f"cannot be read: {error.strerror}", "check the path and its permissions"
+        )
+        raise InvalidFileError([problem]) from error
+    return parse_routes(content, str(path))
+
+
+def version_of(content: bytes) -> str:
+    """The version of a routes file: the first 12 hex digits of the SHA-256 of its bytes."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def parse_routes(content: bytes, file: str) -> Routes:
+    """The routes in `content`; `file` is the name used in faults. Raises InvalidFileError."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InvalidFileError([Problem(file, line, 0, "", "is not UTF-8", "save it as UTF-8")]) from error
+    data, places = parse(text, file)
+    if not isinstance(data, dict):
+        fault = places.problem((), "holds no mapping", "begin with version, backends, default and groups")
+        raise InvalidFileError([fault])
+    problems: list[Problem] = []
+    parsed: _RoutesFile | None = None
+    try:
+        parsed = _RoutesFile.model_validate(data)
+    except ValidationError as error:
+        problems.extend(places.problems_of(error))
+    problems.extend(_references(data, places))
+    if parsed is None or problems:
+        raise InvalidFileError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    return _freeze(parsed, version_of(content))
+
+
+def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
+    """Faults between parts. Works on unchecked data: what has the wrong shape is pydantic's to name."""
+    backends = data.get("backends")
+    known = [str(name) for name in backends] if isinstance(backends, dict) else []
+    names = ", ".join(known) or "none"
+    default = data.get("default")
+    if isinstance(default, str) and default not in known:
+        yield places.problem(("default",), f"unknown backend {default!r}", f"name one of: {names}")
+    groups = data.get("groups")
+    taken: dict[str, str] = {}
+    for name, group in groups.items() if isinstance(groups, dict) else ():
+        if not isinstance(group, dict):
+            continue
+        backend, owner = group.get("backend"), group.get("owner")
+        if isinstance(backend, str) and backend not in known:
+            at = ("groups", name, "backend")
+            yield places.problem(at, f"unknown backend {backend!r}", f"name one of: {names}")
+        elif isinstance(backend, str) and backend == default:
+            at = ("groups", name, "backend")
+            yield places.problem(
+                at, f"{backend!r} is the default backend: there is nothing to move", "name the service's"
+            )
+        if isinstance(owner, str) and owner not in (backend, default):
+            at = ("groups", name, "owner")
+            remedy = f"name the default backend ({default}) or the group's own ({backend})"
+            yield places.problem(at, f"owner {owner!r} is not one of this group's two sides", remedy)
+        paths = group.get("paths")
+        for position, path in enumerate(paths if isinstance(paths, list) else ()):
+            if not isinstance(path, str):
+                continue
+            if path in taken:
+                other = "this group" if taken[path] == name else f"group {taken[path]!r}"
+                yield places.problem(
+                    ("groups", name, "paths", position),
+                    f"path {path!r} belongs to {other} already",
+                    "keep it in one place",
+                )
+            else:
+                taken[path] = name
+
+
+def _freeze(parsed: _RoutesFile, version: str) -> Routes:
+    backends = {name: _backend(name, item) for name, item in parsed.backends.items()}
+    groups: dict[str, Group] = {}
+    for name, item in parsed.groups.items():
+        kind, _, key = item.sticky.partition(":")
+        overrides = item.overrides or parsed.overrides or _OverridesFile()
+        groups[name] = Group(
+            name=name,
+            backend=item.backend,
+            paths=tuple(item.paths),
+            percent=item.percent,
+            owner=item.owner if item.owner is not None else parsed.default,
+            sticky=Sticky(StickyKind(kind), key),
+            fallback=item.fallback,
+            timeouts=item.timeouts.over(backends[item.backend].timeouts),
+            overrides=Overrides(header=overrides.header or "", cookie=overrides.cookie or ""),
+            expose=parsed.expose if item.expose is None else item.expose,
+        )
+    return Routes(
+        version=version,
+        default=parsed.default,
+        backends=backends,
+        groups=groups,
+        trusted=tuple(parsed.trusted_proxies),
+    )
+
+
+def _backend(name: str, item: _BackendFile) -> Backend:
+    parts = urlsplit(item.url)
+    return Backend(
+        name=name,
+        host=parts.hostname or "",
+        port=parts.port or 80,
+        timeouts=item.timeouts.over(Timeouts()),
+        limits=Limits(
+            connections=item.limits.connections,
+            waiting=item.limits.waiting,
+            keep_alive=item.limits.keep_alive / 1000,
+        ),
+        breaker=BreakerPolicy(
+            consecutive=item.breaker.consecutive,
+            window=item.breaker.window,
+            rate=item.breaker.rate,
+            pause=item.breaker.pause / 1000,
+            longest_pause=item.breaker.longest_pause / 1000,
+            probes=item.breaker.probes,
+        ),
+    )

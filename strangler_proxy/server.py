@@ -1,0 +1,265 @@
+"""The proxy's parent process: routes file, workers, admin port. It carries no traffic.
+
+    run ─► load routes, bind ports (a fault ends it here, nothing has started)
+        ─► fleet.py   N workers
+        ─► reload.py  follows the file ─► fleet.use ─► workers acknowledge
+        ─► hub.py     what workers report ─► admin.py
+
+SIGTERM and SIGINT: the listening sockets close, workers finish what runs, exit code 0.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from strangler_proxy.admin import AdminServer, LineStream, Reply, json_reply
+from strangler_proxy.fleet import Fleet, make_listeners
+from strangler_proxy.hub import Hub
+from strangler_proxy.metrics import exposition
+from strangler_proxy.outcomes import Totals
+from strangler_proxy.reload import RoutesFollower
+from strangler_proxy.routes import load_routes
+from strangler_proxy.table import Routes
+
+SECRET_VARIABLE = "STRANGLER_COOKIE_SECRET"  # noqa: S105  # the variable's name, not a secret
+_APPLY_SECONDS = 5.0
+
+
+class PortTakenError(Exception):
+    """Another process listens on `port`."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        super().__init__(f"port {port} is taken: end the process that listens on it, or choose another port")
+
+
+def run(
+    *,
+    routes: Path,
+    port: int,
+    admin_port: int,
+    workers: int = 1,
+    host: str = "127.0.0.1",
+    admin_host: str = "127.0.0.1",
+    drain_seconds: float = 10.0,
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Raises InvalidFileError when the routes file is not legal, PortTakenError when a port is taken,
+    ValueError when `STRANGLER_COOKIE_SECRET` is too short or `workers` is not positive; nothing has started
+    then.
+    """
+    if workers < 1:
+        raise ValueError("at least one worker is needed")
+    loaded = load_routes(routes)
+    secret = _secret()
+    listeners = _listeners(host, port, workers)
+    try:
+        (admin_listener,) = _listeners(admin_host, admin_port, 1)
+    except PortTakenError:
+        for listener in listeners:
+            listener.close()
+        raise
+    parent = Parent(
+        path=routes,
+        routes=loaded,
+        listeners=listeners,
+        admin_listener=admin_listener,
+        secret=secret,
+        drain_seconds=drain_seconds,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(parent.serve())
+
+
+def _listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    try:
+        return make_listeners(host, port, count)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(port) from error
+        raise
+
+
+def _secret() -> bytes:
+    given = os.environ.get(SECRET_VARIABLE, "")
+    if not given:
+        structlog.get_logger().warning(
+            "no cookie secret: users get new identities at every restart", remedy=f"set {SECRET_VARIABLE}"
+        )
+        return secrets.token_bytes(32)
+    if len(given.encode()) < 16:
+        raise ValueError(f"{SECRET_VARIABLE} needs at least 16 bytes")
+    return given.encode()
+
+
+class Parent:
+    """Wires fleet, file and admin port."""
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        routes: Routes,
+        listeners: list[socket.socket],
+        admin_listener: socket.socket,
+        secret: bytes,
+        drain_seconds: float,
+    ) -> None:
+        self._admin_listener = admin_listener
+        self._port = listeners[0].getsockname()[1]
+        self._hub = Hub(hello=self._hello)
+        self._fleet = Fleet(
+            listeners=listeners, routes=routes, secret=secret, drain_seconds=drain_seconds, hub=self._hub
+        )
+        self._follower = RoutesFollower(path, routes=routes, on_routes=self._fleet.use)
+
+    async def serve(self) -> int:
+        """Run until a signal; the exit code."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        admin = AdminServer(
+            {
+                ("GET", "/admin/status"): self._status,
+                ("GET", "/admin/outcomes"): self._outcomes,
+                ("GET", "/admin/outcomes/stream"): self._stream,
+                ("POST", "/admin/reload"): self._reload,
+                ("GET", "/metrics"): self._metrics,
+                ("GET", "/health"): self._health,
+                ("GET", "/ready"): self._ready,
+            }
+        )
+        server = await asyncio.start_server(admin.serve, sock=self._admin_listener)
+        log = structlog.get_logger()
+        log.info(
+            "proxy started",
+            port=self._port,
+            admin_port=self._admin_listener.getsockname()[1],
+            workers=len(self._fleet.slots),
+            version=self._follower.routes.version,
+        )
+        async with asyncio.TaskGroup() as group:
+            for slot in self._fleet.slots:
+                group.create_task(self._fleet.keep(slot))
+            follow = group.create_task(self._follower.follow())
+            await stop.wait()
+            log.info("proxy stops: finishing what runs")
+            follow.cancel()
+            await self._fleet.stop()
+        self._hub.close()
+        server.close()
+        await admin.close()
+        log.info("proxy stopped")
+        return 0
+
+    # metrics.Source
+
+    def routes(self) -> Routes:
+        """The routes in use."""
+        return self._follower.routes
+
+    def totals(self) -> Totals:
+        """The sums."""
+        return self._hub.totals
+
+    def workers_ready(self) -> int:
+        """How many workers serve."""
+        return sum(slot.version is not None for slot in self._fleet.slots)
+
+    def worker_restarts(self) -> int:
+        """How many workers were replaced."""
+        return sum(slot.restarts for slot in self._fleet.slots)
+
+    def breaker(self, backend: str) -> str:
+        """The worst state of a backend's breaker over all workers."""
+        return self._fleet.breaker(backend)
+
+    def refused(self) -> bool:
+        """Is the routes file in a state that was refused?"""
+        return self._follower.refused is not None
+
+    # Admin handlers
+
+    def _hello(self) -> dict[str, Any]:
+        return {"version": self._follower.routes.version, "workers": self._workers()}
+
+    def _workers(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": slot.id,
+                "pid": slot.process.pid if slot.process is not None else None,
+                "version": slot.version,
+                "applied_at_ns": slot.applied_at_ns,
+            }
+            for slot in self._fleet.slots
+        ]
+
+    async def _status(self) -> Reply:
+        routes, refused = self._follower.routes, self._follower.refused
+        return json_reply(
+            {
+                "version": routes.version,
+                "routes_file": str(self._follower.path),
+                "error": refused.as_json() if refused is not None else None,
+                "workers": self._workers(),
+                "groups": {
+                    group.name: {
+                        "backend": group.backend,
+                        "owner": group.owner,
+                        "percent": float(group.percent),
+                        "sticky": str(group.sticky),
+                        "fallback": group.fallback,
+                    }
+                    for group in routes.groups.values()
+                },
+                "backends": {
+                    backend.name: {"url": backend.url, "breaker": self._fleet.breaker(backend.name)}
+                    for backend in routes.backends.values()
+                },
+            }
+        )
+
+    async def _outcomes(self) -> Reply:
+        totals = self._hub.totals
+        names = [*self._follower.routes.groups, *totals.groups]
+        groups = {
+            name: {arm.value: sums.as_json() for arm, sums in totals.group(name).items()}
+            for name in dict.fromkeys(names)
+        }
+        return json_reply({"at_ns": time.time_ns(), "groups": groups})
+
+    async def _stream(self) -> LineStream:
+        return LineStream(self._hub.stream())
+
+    async def _reload(self) -> Reply:
+        refused = self._follower.read_now()
+        if refused is not None:
+            return json_reply({"problems": refused.as_json()["problems"]}, 409)
+        version = self._follower.routes.version
+        if not await self._fleet.wait_for_version(version, _APPLY_SECONDS):
+            fault = f"not every worker runs version {version} after {_APPLY_SECONDS:g} s"
+            return json_reply({"error": fault, "version": version, "workers": self._workers()}, 503)
+        return json_reply({"version": version, "workers": self._workers()})
+
+    async def _metrics(self) -> Reply:
+        return Reply(body=exposition(self), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _health(self) -> Reply:
+        return json_reply({"status": "ok"})
+
+    async def _ready(self) -> Reply:
+        if self._fleet.ready():
+            return json_reply({"status": "ready"})
+        waiting = [slot.id for slot in self._fleet.slots if slot.version is None]
+        return json_reply({"status": "not ready", "reason": f"workers {waiting} do not serve"}, 503)

@@ -1,0 +1,237 @@
+"""The routes as the data path uses them: frozen values, path lookup compiled once.
+
+`routes.py` makes these values from a file a person wrote; the parent sends them to its workers as JSON
+(`Routes.as_wire`, `Routes.from_wire`), so a worker needs neither YAML nor pydantic and can never disagree
+with the parent about what is legal.
+
+Precedence of path patterns: an exact pattern wins over any `/*` pattern; among `/*` patterns the longest
+wins. A pattern is compared with the raw bytes that are forwarded, up to `?`; nothing is decoded or
+normalised, so what was routed is what the backend gets. `/a/*` matches `/a/` and everything below it, not
+`/a`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Self
+
+from chassis.resilience.breaker import BreakerPolicy
+
+BUCKETS = 10_000  # one bucket is 0.01 percent
+
+
+class StickyKind(Enum):
+    """What tells one user from another."""
+
+    USER = "user"
+    SESSION = "session"
+    HEADER = "header"
+    COOKIE = "cookie"
+    IP = "ip"
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """The sticky key of a group; `name` is the header's or cookie's, else empty."""
+
+    kind: StickyKind
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.name}" if self.name else self.kind.value
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `read` is the longest silence of a backend; `total` of None is no limit (downloads,
+    streams)."""
+
+    connect: float = 1.0
+    read: float = 15.0
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """For each worker: open connections, requests waiting for one, and seconds an idle connection is kept.
+
+    `keep_alive` stays below the five seconds after which uvicorn closes an idle connection, so that the
+    proxy is the one that closes it and no request meets a connection that is just being closed.
+    """
+
+    connections: int = 512
+    waiting: int = 1024
+    keep_alive: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A server that requests can be sent to."""
+
+    name: str
+    host: str
+    port: int
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
+    key: str = field(init=False, compare=False)  # name and address: what pools and breakers belong to
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.name} {self.url}")
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Where a tester names the side that is to answer; empty means not honoured."""
+
+    header: str = ""
+    cookie: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One aggregate: its paths move together. `percent` has two decimals at most."""
+
+    name: str
+    backend: str
+    paths: tuple[str, ...]
+    percent: Decimal
+    owner: str
+    sticky: Sticky
+    fallback: bool
+    timeouts: Timeouts  # of the group where it sets them, else of its backend
+    overrides: Overrides = Overrides()
+    expose: bool = False
+    threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", int(self.percent * 100))
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """A whole, legal routes file. `version` is the first 12 hex digits of the SHA-256 of its bytes.
+
+    `trusted` holds the networks whose `X-Forwarded-*` headers are believed (CIDR notation).
+    """
+
+    version: str
+    default: str
+    backends: Mapping[str, Backend]
+    groups: Mapping[str, Group]
+    trusted: tuple[str, ...] = ()
+    _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
+    _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
+    _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        exact: dict[bytes, Group] = {}
+        prefixes: dict[bytes, Group] = {}
+        for group in self.groups.values():
+            for pattern in group.paths:
+                raw = pattern.encode("ascii")
+                if raw.endswith(b"/*"):
+                    prefixes[raw[:-1]] = group
+                else:
+                    exact[raw] = group
+        object.__setattr__(self, "_exact", exact)
+        object.__setattr__(self, "_prefixes", prefixes)
+        # Trying the few different lengths, longest first, costs the same whatever path a client invents;
+        # walking the path's own slashes would let it choose the cost.
+        object.__setattr__(self, "_lengths", tuple(sorted({len(p) for p in prefixes}, reverse=True)))
+
+    def lookup(self, path: bytes) -> Group | None:
+        """The group that owns `path` (raw, without the query), or None: the default backend's own
+        business."""
+        group = self._exact.get(path)
+        if group is not None:
+            return group
+        for length in self._lengths:
+            group = self._prefixes.get(path[:length])
+            if group is not None:
+                return group
+        return None
+
+    @property
+    def any_sticky_user(self) -> bool:
+        """Does some group tell users apart by the proxy's own cookies?"""
+        return any(group.sticky.kind is StickyKind.USER for group in self.groups.values())
+
+    def as_wire(self) -> dict[str, Any]:
+        """JSON-ready form for the workers."""
+        groups = [
+            {
+                "name": group.name,
+                "backend": group.backend,
+                "paths": list(group.paths),
+                "percent": str(group.percent),
+                "owner": group.owner,
+                "sticky": [group.sticky.kind.value, group.sticky.name],
+                "fallback": group.fallback,
+                "timeouts": asdict(group.timeouts),
+                "overrides": asdict(group.overrides),
+                "expose": group.expose,
+            }
+            for group in self.groups.values()
+        ]
+        return {
+            "version": self.version,
+            "default": self.default,
+            "backends": [
+                {
+                    "name": backend.name,
+                    "host": backend.host,
+                    "port": backend.port,
+                    "timeouts": asdict(backend.timeouts),
+                    "limits": asdict(backend.limits),
+                    "breaker": asdict(backend.breaker),
+                }
+                for backend in self.backends.values()
+            ],
+            "groups": groups,
+            "trusted": list(self.trusted),
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """The inverse of `as_wire`."""
+        backends = {
+            item["name"]: Backend(
+                name=item["name"],
+                host=item["host"],
+                port=item["port"],
+                timeouts=Timeouts(**item["timeouts"]),
+                limits=Limits(**item["limits"]),
+                breaker=BreakerPolicy(**item["breaker"]),
+            )
+            for item in wire["backends"]
+        }
+        groups = {
+            item["name"]: Group(
+                name=item["name"],
+                backend=item["backend"],
+                paths=tuple(item["paths"]),
+                percent=Decimal(item["percent"]),
+                owner=item["owner"],
+                sticky=Sticky(StickyKind(item["sticky"][0]), item["sticky"][1]),
+                fallback=item["fallback"],
+                timeouts=Timeouts(**item["timeouts"]),
+                overrides=Overrides(**item["overrides"]),
+                expose=item["expose"],
+            )
+            for item in wire["groups"]
+        }
+        return cls(
+            version=wire["version"],
+            default=wire["default"],
+            backends=backends,
+            groups=groups,
+            trusted=tuple(wire["trusted"]),
+        )

@@ -1,0 +1,148 @@
+"""A worker process: the data path, and a link to the parent.
+
+    python -m strangler_proxy.worker LINK_FD LISTEN_FD
+
+Both descriptors are inherited. The listening socket belongs to the parent, which keeps it open: connections
+that arrive while a killed worker is being replaced wait in its queue and are served by the next one.
+
+Outcomes are sent at most 15 ms after the first one, a failure at once (within 2 ms when failures come thick
+and fast), so that whoever decides about a rollback sees it before the next user meets it.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+
+import structlog
+import uvloop
+
+from chassis.logs import configure
+from chassis.resilience.breaker import BreakerState
+from strangler_proxy.identity import CookieSigner
+from strangler_proxy.link import Link, Message
+from strangler_proxy.plane import DataPlane
+from strangler_proxy.table import Routes
+
+_FLUSH_SECONDS = 0.015
+_URGENT_SECONDS = 0.002
+_ORPHAN_DRAIN_SECONDS = 1.0
+
+
+class Worker:
+    """Wires the data plane to the link."""
+
+    def __init__(self, *, link_socket: socket.socket, listener: socket.socket) -> None:
+        self._link_socket = link_socket
+        self._listener = listener
+        self._link = Link(self._on_message)
+        self._plane: DataPlane | None = None
+        self._started = asyncio.Event()
+        self._start: Message = {}
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_at = 0.0
+        self._last_urgent = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or the parent's end; the exit code."""
+        stop = asyncio.Event()
+        self._loop.add_signal_handler(signal.SIGTERM, stop.set)
+        # Ctrl-C reaches the whole process group; the parent decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        await self._loop.create_connection(lambda: self._link, sock=self._link_socket)
+        orphaned = asyncio.ensure_future(self._link.lost.wait())
+        started = asyncio.ensure_future(self._started.wait())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({orphaned, started, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            return 0
+        plane = self._plane = DataPlane(
+            routes=Routes.from_wire(self._start["routes"]),
+            signer=CookieSigner(bytes.fromhex(self._start["secret"])),
+            loop=self._loop,
+            on_outcome=self._on_outcome,
+            on_breaker=self._on_breaker,
+        )
+        await plane.listen(self._listener)
+        self._acknowledge()
+        await asyncio.wait({orphaned, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        seconds = _ORPHAN_DRAIN_SECONDS if orphaned.done() else float(self._start["drain_seconds"])
+        finished = await plane.drain(seconds)
+        if not finished:
+            structlog.get_logger().warning("requests cut off", drained_seconds=seconds)
+        self._flush()
+        self._link.close()
+        await self._link.lost.wait()
+        for waiter in (orphaned, started, stopped):
+            waiter.cancel()
+        return 0
+
+    def _on_message(self, message: Message) -> None:
+        match message["t"]:
+            case "start":
+                self._start = message
+                self._started.set()
+            case "routes":
+                if self._plane is None:
+                    self._start = self._start | {"routes": message["routes"]}
+                else:
+                    self._plane.apply(Routes.from_wire(message["routes"]))
+                    self._acknowledge()
+            case other:
+                structlog.get_logger().error("unknown message from the parent", type=other)
+
+    def _acknowledge(self) -> None:
+        assert self._plane is not None
+        self._link.send({"t": "applied", "version": self._plane.routes.version, "at_ns": time.time_ns()})
+
+    def _on_breaker(self, backend: str, state: BreakerState) -> None:
+        self._link.send({"t": "breaker", "backend": backend, "state": state.value})
+        structlog.get_logger().warning("breaker changed", backend=backend, state=state.value)
+
+    def _on_outcome(self, urgent: bool) -> None:  # a callback's single argument
+        now = self._loop.time()
+        if urgent:
+            due = max(now, self._last_urgent + _URGENT_SECONDS)
+            self._last_urgent = due
+        else:
+            due = now + _FLUSH_SECONDS
+        if self._flush_timer is not None:
+            if self._flush_at <= due:
+                return
+            self._flush_timer.cancel()
+        self._flush_at = due
+        self._flush_timer = self._loop.call_at(due, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        assert self._plane is not None
+        if self._link.blocked:
+            # The parent does not read: keep adding up here instead of filling a buffer, and try again.
+            self._flush_at = self._loop.time() + _FLUSH_SECONDS
+            self._flush_timer = self._loop.call_at(self._flush_at, self._flush)
+            return
+        groups = self._plane.recorder.drain()
+        if groups is not None:
+            self._link.send({"t": "outcomes", "groups": groups})
+
+
+async def _main(link_fd: int, listen_fd: int) -> int:
+    worker = Worker(link_socket=socket.socket(fileno=link_fd), listener=socket.socket(fileno=listen_fd))
+    return await worker.run()
+
+
+def main() -> None:
+    """Entry of the worker process."""
+    configure("proxy")
+    link_fd, listen_fd = int(sys.argv[1]), int(sys.argv[2])
+    structlog.contextvars.bind_contextvars(pid=os.getpid())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(_main(link_fd, listen_fd))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
