@@ -86,9 +86,12 @@ def json_answer(data: Any, *, status: int, allow: str, indent: int | None, looke
 
 
 def redirect(location: str) -> Answer:
-    """Django's permanent redirect to `location` (already escaped)."""
-    headers = (("Content-Type", _HTML), ("Location", location), _FRAME, ("Content-Length", "0"), *_SECURITY)
-    return Answer(301, headers, b"")
+    """Django's permanent redirect to `location` (already escaped).
+
+    `CommonMiddleware` answers before the inner middleware runs, so neither X-Frame-Options nor Content-Length
+    is set.
+    """
+    return Answer(301, (("Content-Type", _HTML), ("Location", location), *_SECURITY), b"")
 
 
 def bad_request_page() -> Answer:
@@ -99,10 +102,7 @@ def bad_request_page() -> Answer:
 
 
 def bad_host_page() -> Answer:
-    """The same for a Host that is not ours.
-
-    Refused before the inner middleware runs, so neither X-Frame-Options nor Content-Length is set.
-    """
+    """The same for a Host that is not ours, refused as early as a redirect is given (see there)."""
     body = _PAGE.format(title="Bad Request (400)", details="").encode()
     return Answer(400, (("Content-Type", _HTML), *_SECURITY), body)
 

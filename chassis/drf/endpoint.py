@@ -101,7 +101,7 @@ class Site:
             return answers.redirect(append_slash(request.path, request.query_string))
         resource, arguments = self.find(request.path)
         if resource is None:
-            return _unknown_resource(request)
+            return _unknown_resource()
         if request.method not in _SAFE and request.method in resource.methods:
             return None
         try:
@@ -161,19 +161,10 @@ async def _view(resource: Resource, call: Call) -> Answer:
     )
 
 
-def _unknown_resource(request: ApiRequest) -> Answer:
-    """The monolith's catch-all below its API: refuses before it negotiates, then renders as it can."""
-    try:
-        accepted = negotiate(request.accept, parse_query(request.query_string).get("format"))
-    except (ApiError, TooManyFieldsError):
-        accepted = Accepted()
-    return answers.json_answer(
-        answers.not_found().body,
-        status=404,
-        allow="OPTIONS",
-        indent=accepted.indent,
-        looked_at_session=False,
-    )
+def _unknown_resource() -> Answer:
+    """The monolith's catch-all below its API: refused before anything is negotiated or anybody identified."""
+    body = answers.not_found().body
+    return answers.json_answer(body, status=404, allow="OPTIONS", indent=None, looked_at_session=False)
 
 
 def _response(answer: Answer) -> Response:

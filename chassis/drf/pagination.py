@@ -65,10 +65,10 @@ def find_page(query: Query, *, count: int, size: int) -> Page:
 
 def envelope(page: Page, results: list[Any], url: str) -> dict[str, Any]:
     """The body around `results`; `url` is the absolute URL of this request."""
-    following = replace_parameter(url, "page", page.number + 1) if page.number < page.pages else None
+    following = replace_parameter(url, "page", str(page.number + 1)) if page.number < page.pages else None
     previous = None
     if page.number == 2:
         previous = remove_parameter(url, "page")
     elif page.number > 2:
-        previous = replace_parameter(url, "page", page.number - 1)
+        previous = replace_parameter(url, "page", str(page.number - 1))
     return {"count": page.count, "next": following, "previous": previous, "results": results}

@@ -22,11 +22,11 @@ def append_slash(path: str, query_string: str) -> str:
     return f"/%2F{target.removeprefix('//')}" if target.startswith("//") else target
 
 
-def replace_parameter(url: str, name: str, value: int) -> str:
+def replace_parameter(url: str, name: str, value: str) -> str:
     """`rest_framework.utils.urls.replace_query_param`. The parameters come out sorted by name."""
     scheme, netloc, path, query, fragment = urlsplit(url)
     parameters = parse_qs(query, keep_blank_values=True)
-    parameters[name] = [str(value)]
+    parameters[name] = [value]
     return urlunsplit((scheme, netloc, path, urlencode(sorted(parameters.items()), doseq=True), fragment))
 
 

@@ -90,7 +90,7 @@ class CatalogApi:
         return representation.category_place(place)
 
     def _links(self, call: Call) -> Links:
-        return Links(call.request, self._media_url)
+        return Links(call.request, self._media_url, call.query.get("format"))
 
 
 def make_site(api: CatalogApi, *, allowed_hosts: Sequence[str], owner: str) -> Site:

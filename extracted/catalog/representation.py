@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from chassis.drf.request import ApiRequest
+from chassis.drf.urls import replace_parameter
 from extracted.catalog.rules import (
     CategoryNode,
     CategoryPlace,
@@ -22,14 +23,20 @@ from extracted.catalog.rules import (
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Absolute URLs for one request. `media` is where pictures are served: a path, or a URL of its own."""
+    """Absolute URLs for one request.
+
+    `media` is where pictures are served: a path, or a URL of its own. `format` is the request's `?format=`,
+    which REST framework keeps in the links it makes (`preserve_builtin_query_params`).
+    """
 
     request: ApiRequest
     media: str
+    format: str | None
 
     def product(self, slug: str) -> str:
         """The product's own page of the API."""
-        return self.request.absolute(f"/api/products/{slug}/")
+        url = self.request.absolute(f"/api/products/{slug}/")
+        return url if self.format is None else replace_parameter(url, "format", self.format)
 
     def picture(self, file: str) -> str:
         """The picture, escaped as Django's `filepath_to_uri` does."""
