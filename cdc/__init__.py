@@ -1,0 +1,12 @@
+"""The change stream: copies the mapped tables of one PostgreSQL database into another and keeps them equal.
+
+How data passes through: `sources.slot` reads the write-ahead log, `decode.pgoutput` turns its bytes into
+messages, `decode.transactions` puts messages together into transactions of `changes.Change`. `pipeline`
+(the only loop) hands whole transactions to a sink; `coalesce` folds them per key and `sinks.postgres`
+writes them, with the position, in one target transaction. Before the stream, `snapshot` copies what is
+already there. `mapping` is the one declaration from which the snapshot, the stream, `verify` and the
+reverse direction are derived.
+
+`prepare` makes what a stream needs on both sides, `preflight` says beforehand what would go wrong, `status`
+tells how a running stream does.
+"""

@@ -1,0 +1,319 @@
+"""The only loop: snapshot, then transactions from a source into a sink, for ever, through crashes and
+restarts.
+
+    no position, no slot      take the snapshot, then stream
+    no position, slot         a snapshot was cut off: drop the slot, take it again
+    position, slot            stream from the position
+    position, no slot         refuse: changes since the position are lost to us
+
+*Already applied* lives here: a transaction whose position is not greater than the stored one is left out. The
+position is stored in the target together with the rows, and the source is told only what is stored, so
+
+    source's memory begins ≤ stored position = exactly what the rows contain.
+
+Whatever is killed between any two steps, starting again is the whole repair.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from threading import Event as StopEvent
+from typing import Any
+
+import psycopg
+import structlog
+
+from cdc import schema
+from cdc.changes import Event, Lsn, Transaction, Watermark
+from cdc.hold import ControlGate, Gate, OpenGate
+from cdc.mapping import Mapping
+from cdc.meter import Meter, Phase, SnapshotProgress
+from cdc.readahead import ReadAhead
+from cdc.seams import Sink, Source
+from cdc.sessions import connect
+from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
+from cdc.snapshot import StoppedError, take_snapshot
+from cdc.sources.slot import SlotSource, SlotState, drop_slot, slot_state
+from cdc.status import published, read_status
+
+_IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
+_STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
+_BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
+_WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
+
+
+class StreamError(Exception):
+    """The stream cannot start as things are; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """One stream. `slot` is its name everywhere: slot in the source, row in the target's `strangler_cdc`
+    tables.
+
+    `max_batch_changes`: about so many source changes are written in one target transaction.
+    `max_waiting_changes`: about so many may wait in memory. `replace_target`: the snapshot deletes rows it
+    finds in the target tables. `local_only`: leave out what another stream wrote on the source.
+    """
+
+    slot: str
+    publication: str
+    mapping: Mapping
+    source_dsn: str
+    target_dsn: str
+    max_batch_changes: int = 5_000
+    max_waiting_changes: int = 20_000
+    replace_target: bool = False
+    local_only: bool = False
+
+
+class Start(StrEnum):
+    """How a stream begins."""
+
+    SNAPSHOT = "snapshot"
+    SNAPSHOT_AGAIN = "snapshot_again"
+    STREAM = "stream"
+
+
+def decide_start(*, slot: str, position: Lsn | None, state: SlotState | None) -> Start:
+    """How to begin, from what both sides hold. Pure. Raises StreamError when going on would lose changes."""
+    begin_anew = "tear the stream down and prepare it again, the snapshot then copies everything anew"
+    if state is not None and state.plugin != "pgoutput":
+        raise StreamError(
+            f"slot {slot} on the source belongs to something else (plugin {state.plugin or 'none'!r}); "
+            f"choose another slot name"
+        )
+    if position is None:
+        return Start.SNAPSHOT if state is None else Start.SNAPSHOT_AGAIN
+    if state is None:
+        raise StreamError(
+            f"the target is filled up to {position}, but slot {slot} does not exist on the source: the changes since "
+            f"then can no longer be read; {begin_anew}"
+        )
+    if state.lost:
+        raise StreamError(
+            f"slot {slot} has lost the log it needs (max_slot_wal_keep_size was exceeded): changes after {position} "
+            f"can no longer be read; {begin_anew}"
+        )
+    if state.confirmed is not None and state.confirmed > position:
+        raise StreamError(
+            f"slot {slot} was read up to {state.confirmed}, but the target holds only what happened up to {position}: "
+            f"was the target restored from a backup? {begin_anew}"
+        )
+    return Start.STREAM
+
+
+def not_yet_applied(events: Sequence[Event], position: Lsn) -> list[Transaction]:
+    """The transactions among `events` that are not contained in `position`. Pure; the only home of this
+    rule.
+    """
+    return [event for event in events if isinstance(event, Transaction) and event.position > position]
+
+
+def run(
+    config: StreamConfig, stop: StopEvent, *, on_progress: Callable[[SnapshotProgress], None] | None = None
+) -> None:
+    """Snapshot if needed, then stream until `stop` is set. Safe to start again at any time.
+
+    A database that goes away is waited for. Raises StreamError, ApplyError, TargetNotEmptyError,
+    AlreadyRunningError when a person has to act; the reason also stands in the status.
+    """
+    log = structlog.get_logger().bind(stream=config.slot)
+    meter = Meter(_earlier_latencies(config, stop))
+    with published(meter, stream=config.slot, source_dsn=config.source_dsn, target_dsn=config.target_dsn):
+        failures = 0
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                _session(config, stop, meter, on_progress)
+            except psycopg.OperationalError as error:
+                # connections, restarts, locks, full discs: all pass; what does not is another class
+                failures = 0 if time.monotonic() - began > 10.0 else failures
+                delay = _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
+                failures += 1
+                log.warning("reconnecting", error=str(error).strip(), seconds=delay)
+                meter.enter(Phase.RECONNECTING, str(error).strip())
+                stop.wait(delay)
+            except StoppedError:
+                break
+            except Exception as error:
+                meter.enter(Phase.FAILED, str(error))
+                log.error("stopped", error=str(error))
+                raise
+        meter.enter(Phase.STOPPED)
+
+
+def pump(
+    source: Source,
+    sink: Sink,
+    stop: StopEvent,
+    *,
+    gate: Gate | None = None,
+    meter: Meter | None = None,
+    max_batch_changes: int = 5_000,
+    max_waiting_changes: int = 20_000,
+    until: Lsn | None = None,
+) -> None:
+    """Move transactions from `source` to `sink` until `stop` is set, or everything before `until` is
+    there.
+    """
+    gate = gate or OpenGate()
+    meter = meter or Meter()
+    position = sink.position()
+    if position is None:
+        raise StreamError("the target holds no position: the snapshot comes before the stream")
+    source.start(position)
+    meter.reached(position)
+    reached = position  # ≥ position: nothing that concerns us happened between the two
+    stored_at = time.monotonic()
+    with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
+        while not stop.is_set() and not (until is not None and reached >= until):
+            limit = gate.limit()
+            meter.enter(Phase.STREAMING if limit is None else Phase.HELD)
+            if limit is not None and (limit.upto is None or reached >= limit.upto):
+                gate.arrived(reached)
+                continue
+            upto = limit.upto if limit is not None else None
+            taken = ahead.take(limit=max_batch_changes, upto=upto, timeout=_IDLE_WAIT)
+            pending = not_yet_applied(taken.events, position)
+            if pending:
+                sink.apply(pending)
+                position = pending[-1].position
+                source.confirm(position)
+                stored_at = time.monotonic()
+                meter.applied(pending, datetime.now(UTC))
+            reached = max(
+                reached, position, _watermark(taken.events), (upto or reached) if taken.beyond else reached
+            )
+            meter.reached(reached)
+            # The source is told nothing that is not stored. Log that does not concern us must be let go too,
+            # or the source keeps it for ever; once a second is enough.
+            if reached > position and time.monotonic() - stored_at >= _STORE_IDLE_EVERY:
+                sink.advance(reached)
+                position = reached
+                source.confirm(position)
+                stored_at = time.monotonic()
+
+
+def _watermark(events: Sequence[Event]) -> Lsn:
+    return max((event.position for event in events if isinstance(event, Watermark)), default=Lsn(0))
+
+
+def _session(
+    config: StreamConfig,
+    stop: StopEvent,
+    meter: Meter,
+    on_progress: Callable[[SnapshotProgress], None] | None,
+) -> None:
+    with connect(config.target_dsn, name=f"strangler_cdc {config.slot}") as connection:
+        if not schema.exists(connection):
+            schema.create(connection)
+    sink = _only_sink(config, stop)
+    source = SlotSource(
+        config.source_dsn,
+        slot=config.slot,
+        publication=config.publication,
+        tables=config.mapping.sources(),
+        local_only=config.local_only,
+    )
+    try:
+        _begin(config, sink, stop, meter, on_progress)
+        pump(
+            source,
+            sink,
+            stop,
+            gate=ControlGate(sink.connection, config.slot),
+            meter=meter,
+            max_batch_changes=config.max_batch_changes,
+            max_waiting_changes=config.max_waiting_changes,
+        )
+    finally:
+        source.close()
+        sink.close()
+
+
+def _only_sink(config: StreamConfig, stop: StopEvent) -> PostgresSink:
+    deadline = time.monotonic() + _WAIT_FOR_PREDECESSOR
+    while True:
+        try:
+            return PostgresSink(config.target_dsn, stream=config.slot, mapping=config.mapping)
+        except AlreadyRunningError:
+            # the sessions of a killed process live until the server notices
+            if time.monotonic() > deadline or stop.wait(0.05):
+                raise
+
+
+def _begin(
+    config: StreamConfig,
+    sink: PostgresSink,
+    stop: StopEvent,
+    meter: Meter,
+    on_progress: Callable[[SnapshotProgress], None] | None,
+) -> None:
+    log = structlog.get_logger().bind(stream=config.slot)
+    with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+        _check_source(source, config)
+        state = slot_state(source, config.slot)
+        start = decide_start(slot=config.slot, position=sink.position(), state=state)
+        if start == Start.STREAM:
+            log.info("resuming", position=str(sink.position()))
+            return
+        if start == Start.SNAPSHOT_AGAIN:
+            log.info("dropping_slot_of_unfinished_snapshot")
+            drop_slot(source, config.slot)
+
+    def report(progress: SnapshotProgress) -> None:
+        meter.snapshot(progress)
+        if on_progress is not None:
+            on_progress(progress)
+
+    meter.enter(Phase.SNAPSHOT)
+    log.info("snapshot_begins", tables=[str(table) for table in config.mapping.sources()])
+    point = take_snapshot(
+        source_dsn=config.source_dsn,
+        target=sink.connection,
+        defer=not sink.replica_role,
+        mapping=config.mapping,
+        slot=config.slot,
+        replace_target=config.replace_target,
+        stop=stop,
+        report=report,
+    )
+    log.info("snapshot_done", position=str(point))
+
+
+def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None:
+    row = source.execute(
+        "SELECT current_setting('wal_level'), EXISTS (SELECT FROM pg_publication WHERE pubname = %s)",
+        [config.publication],
+    ).fetchone()
+    assert row is not None
+    if row[0] != "logical":
+        raise StreamError(
+            f"the source runs with wal_level={row[0]}; set wal_level=logical in its configuration and restart it"
+        )
+    if not row[1]:
+        raise StreamError(
+            f"publication {config.publication} does not exist on the source; prepare the stream first"
+        )
+    missing = source.execute(
+        "SELECT wanted FROM unnest(%s::text[]) wanted WHERE wanted NOT IN"
+        " (SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s)",
+        [[f"{table.schema}.{table.name}" for table in config.mapping.sources()], config.publication],
+    ).fetchall()
+    if missing:
+        raise StreamError(
+            f"publication {config.publication} does not carry {', '.join(name for (name,) in missing)}: their changes "
+            f"would be missed; prepare the stream again"
+        )
+
+
+def _earlier_latencies(config: StreamConfig, stop: StopEvent) -> tuple[int, ...]:
+    """Continue the histogram of the process before us; without one if the target is not there yet."""
+    try:
+        status = None if stop.is_set() else read_status(config.target_dsn, stream=config.slot)
+    except psycopg.Error:
+        return ()
+    return status.latencies if status else ()

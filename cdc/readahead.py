@@ -1,0 +1,106 @@
+"""Read while the sink writes: a thread between a source and the pipeline.
+
+The thread alone talks to the source. It stops reading when enough changes wait, but goes on answering the
+source, which would otherwise take us for dead.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from threading import Condition, Thread
+from threading import Event as StopEvent
+from types import TracebackType
+from typing import Self
+
+from cdc.changes import Event, Lsn, Transaction
+from cdc.seams import Source
+
+_WAIT = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Events in order. `beyond`: the next event lies past the limit, so everything up to the limit is
+    here.
+    """
+
+    events: tuple[Event, ...]
+    beyond: bool = False
+
+
+class ReadAhead:
+    """A bounded queue filled by a thread. Use as a context manager around a started source."""
+
+    def __init__(self, source: Source, *, max_changes: int) -> None:
+        """At most about `max_changes` changes wait; a larger transaction waits alone."""
+        self._source = source
+        self._max_changes = max_changes
+        self._news = Condition()
+        self._events: deque[Event] = deque()
+        self._waiting = 0
+        self._error: BaseException | None = None
+        self._ended = StopEvent()
+        self._thread = Thread(target=self._run, name="cdc-read", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        with self._news:
+            self._news.notify_all()
+        self._thread.join()
+
+    def take(self, *, limit: int, upto: Lsn | None = None, timeout: float) -> Taken:
+        """The next events with about `limit` changes in all, none past `upto`; waits up to `timeout`
+        seconds for the first. Raises what the source raised, once everything read before is taken.
+        """
+        with self._news:
+            if not self._events and self._error is None:
+                self._news.wait(timeout)
+            taken: list[Event] = []
+            size = 0
+            while self._events and size < limit:
+                event = self._events[0]
+                if upto is not None and event.position > upto:
+                    return self._give(taken, size, beyond=True)
+                taken.append(self._events.popleft())
+                size += _size(event)
+            if not taken and self._error is not None:
+                raise self._error
+            return self._give(taken, size, beyond=False)
+
+    def _give(self, taken: list[Event], size: int, *, beyond: bool) -> Taken:
+        self._waiting -= size
+        self._news.notify_all()
+        return Taken(tuple(taken), beyond)
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.is_set():
+                if self._full():
+                    self._source.answer()
+                    continue
+                events = self._source.read(_WAIT)
+                if events:
+                    with self._news:
+                        self._events.extend(events)
+                        self._waiting += sum(_size(event) for event in events)
+                        self._news.notify_all()
+        except BaseException as error:
+            with self._news:
+                self._error = error
+                self._news.notify_all()
+
+    def _full(self) -> bool:
+        with self._news:
+            if self._waiting < self._max_changes:
+                return False
+            self._news.wait(_WAIT)
+            return self._waiting >= self._max_changes
+
+
+def _size(event: Event) -> int:
+    return 1 + len(event.changes) if isinstance(event, Transaction) else 1

@@ -1,0 +1,77 @@
+"""The schema `strangler_cdc` in the target database: what the stream remembers and how others talk to it.
+
+* `position`: how far a stream has been applied. Written in the transaction that writes the rows, so that it
+  is
+  never ahead of them nor behind.
+* `status`: how the running process does; a heartbeat. Advice to readers, nothing is decided by it.
+* `control`: the verifier's request to hold the stream for a moment, with a lease.
+
+A stream is named by its replication slot.
+"""
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+TABLES = ("position", "status", "control")
+
+_DDL = """
+CREATE TABLE IF NOT EXISTS strangler_cdc.position (
+    stream text PRIMARY KEY,
+    lsn pg_lsn NOT NULL,
+    snapshot_lsn pg_lsn NOT NULL,
+    snapshot_rows bigint NOT NULL DEFAULT 0,
+    commit_time timestamptz,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    transactions bigint NOT NULL DEFAULT 0,
+    changes bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS strangler_cdc.status (
+    stream text PRIMARY KEY,
+    heartbeat timestamptz NOT NULL DEFAULT clock_timestamp(),
+    state jsonb NOT NULL
+) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS strangler_cdc.control (
+    stream text PRIMARY KEY,
+    request uuid NOT NULL,
+    lease_until timestamptz NOT NULL,
+    held_at pg_lsn,
+    upto pg_lsn,
+    reached boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 10);
+"""
+
+
+def exists(connection: psycopg.Connection[Any]) -> bool:
+    """Whether all tables are there."""
+    row = connection.execute(
+        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'strangler_cdc' AND c.relname = ANY(%s)",
+        [list(TABLES)],
+    ).fetchone()
+    return row is not None and row[0] == len(TABLES)
+
+
+def create(connection: psycopg.Connection[Any], *, grant_to: str | None = None) -> None:
+    """Create what is missing; let the role `grant_to` read and write it.
+
+    Raises psycopg.errors.InsufficientPrivilege when the role of `connection` may not create a schema here.
+    """
+    with connection.transaction():
+        # two processes may start at once; IF NOT EXISTS alone does not make that safe
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('strangler_cdc', 0))")
+        row = connection.execute("SELECT to_regnamespace('strangler_cdc') IS NULL").fetchone()
+        if row and row[0]:
+            connection.execute("CREATE SCHEMA strangler_cdc")
+        if not exists(connection):
+            connection.execute(_DDL)
+        if grant_to is not None:
+            role = sql.Identifier(grant_to)
+            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA strangler_cdc TO {}").format(role))
+            for table in TABLES:
+                connection.execute(
+                    sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON strangler_cdc.{} TO {}").format(
+                        sql.Identifier(table), role
+                    )
+                )

@@ -1,0 +1,51 @@
+"""The two seams of the pipeline: where transactions come from and where they go.
+
+Every implementation of a seam passes the same contract tests (`tests/contract/test_cdc_*`): the real ones
+(`sources.slot`, `sinks.postgres`) and the fakes that ship with the package (`sources.memory`,
+`sinks.memory`).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cdc.changes import Event, Lsn, Transaction
+
+
+class Source(Protocol):
+    """Yields committed transactions in commit order. Used by one thread, save `confirm`, which any may
+    call.
+    """
+
+    def start(self, after: Lsn) -> None:
+        """Begin with the first transaction whose position is greater than `after`, or earlier ones."""
+
+    def read(self, timeout: float) -> list[Event]:
+        """What has arrived, in order; waits up to `timeout` seconds for the first. May be empty.
+
+        A `Watermark` never runs ahead of a transaction that is still to come.
+        """
+
+    def confirm(self, position: Lsn) -> None:
+        """Everything up to `position` is stored in the target; the source may forget it."""
+
+    def answer(self) -> None:
+        """Tell the source that we live, without reading: called while the sink is slower than the source."""
+
+    def close(self) -> None:
+        """Let go. What was not confirmed comes again after the next `start`."""
+
+
+class Sink(Protocol):
+    """Stores transactions and how far it has come, both or neither."""
+
+    def position(self) -> Lsn | None:
+        """The stored position; None when the target has never been filled."""
+
+    def apply(self, transactions: Sequence[Transaction]) -> None:
+        """Store the changes of whole transactions and the last one's position, atomically."""
+
+    def advance(self, position: Lsn) -> None:
+        """Store that nothing happened up to `position`."""
+
+    def close(self) -> None:
+        """Let go."""

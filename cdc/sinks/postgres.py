@@ -1,0 +1,443 @@
+"""Write source transactions into the mapped tables of a PostgreSQL database.
+
+One target transaction holds the rows of many whole source transactions and the position, so a crash at any
+point leaves both or neither. Changes are first folded per key (`cdc.coalesce`). A handful of rows travels
+as the parameters of prepared statements in one pipelined round trip; more are COPYed into temporary tables
+that have the source's column types. Either way the mapping's expressions turn them into target rows inside
+PostgreSQL; no value becomes a Python value.
+
+When the target refuses a folded batch (a unique value that moved between rows, a foreign key that is
+checked at once), the batch is applied again one change at a time in source order. Only if that fails too
+does the stream stop, with the table, the key and the position of the change that cannot be written.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.adapt import Buffer, Dumper
+
+from cdc import statements
+from cdc.changes import UNCHANGED, Key, Lsn, Relation, Row, TableName, Transaction, Value
+from cdc.coalesce import KeyUnknownError, Step, TableWork, coalesce
+from cdc.copytext import encode_rows
+from cdc.mapping import Mapping, TableMapping
+from cdc.probe import probe
+from cdc.sessions import connect
+from cdc.statements import Carrier, MissingValueError
+from cdc.tableshape import read_shape
+
+_FEW_ROWS = 32  # up to here prepared statements are faster than COPY with its temporary tables (measured)
+
+
+class ApplyError(Exception):
+    """A change cannot be written. Nothing of its transaction was; the stream can be resumed at `position`."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        remedy: str,
+        table: TableName | None = None,
+        key: str = "",
+        column: str = "",
+        position: Lsn | None = None,
+    ) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        self.table = table
+        self.key = key
+        self.column = column
+        self.position = position
+        place = [
+            f"table {table}" if table else "",
+            f"key {key}" if key else "",
+            f"column {column}" if column else "",
+        ]
+        place.append(f"transaction at {position}" if position is not None else "")
+        super().__init__(f"{', '.join(part for part in place if part)}: {reason}; {remedy}")
+
+
+class AlreadyRunningError(Exception):
+    """Another process applies this stream."""
+
+
+class LostPositionError(Exception):
+    """The stored position is not the one this process wrote: somebody else wrote it."""
+
+
+class _RawText(Dumper):
+    """Hands PostgreSQL's own text back to it, untouched and of unknown type."""
+
+    format = pq.Format.TEXT
+    oid = 0
+
+    def dump(self, obj: Any) -> Buffer:
+        return obj  # type: ignore[no-any-return]  # registered for bytes only
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How rows of one version of a source table are written."""
+
+    table: TableMapping
+    relation: Relation
+    used: tuple[str, ...]
+    pick: Callable[[Row], Row]
+    staged: Carrier
+    inline: Carrier
+    types: dict[str, str]
+    reads: dict[str, frozenset[str]]
+
+    def missing(self, row: Row) -> frozenset[str]:
+        """Source columns in use whose values the log left out."""
+        return frozenset(
+            name for name, value in zip(self.used, self.pick(row), strict=True) if value is UNCHANGED
+        )
+
+
+class PostgresSink:
+    """One stream's way into its target. Holds a lock: there is one such sink a stream."""
+
+    def __init__(self, dsn: str, *, stream: str, mapping: Mapping) -> None:
+        """Connect. Raises psycopg.OperationalError, or AlreadyRunningError when the stream has an applier."""
+        self._stream = stream
+        self._mapping = mapping
+        self._keys = {table.source: tuple(part.source for part in table.key) for table in mapping.tables}
+        self._plans: dict[TableName, _Plan] = {}
+        self._numbers = 0
+        # The applier looks up keys; a hash or merge join would read the whole target for a few rows.
+        self._connection = connect(
+            dsn,
+            name=f"strangler_cdc apply {stream}",
+            enable_hashjoin="off",
+            enable_mergejoin="off",
+            jit="off",
+        )
+        self._connection.cursor_factory = psycopg.RawCursor
+        self._connection.adapters.register_dumper(bytes, _RawText)
+        self._connection.prepare_threshold = 0
+        self._connection.prepared_max = 500
+        try:
+            lock_stream(self._connection, stream)
+            self.replica_role = _become_replica(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._position: Lsn | None = None
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The session, for what belongs into the same transaction (the snapshot)."""
+        return self._connection
+
+    def position(self) -> Lsn | None:
+        """The stored position, None when the target was never filled."""
+        row = self._connection.execute(
+            "SELECT lsn::text FROM strangler_cdc.position WHERE stream = $1", [self._stream]
+        ).fetchone()
+        self._position = Lsn.parse(row[0]) if row else None
+        return self._position
+
+    def apply(self, transactions: Sequence[Transaction]) -> None:
+        """Write `transactions` and the position after the last one. Raises ApplyError,
+        psycopg.OperationalError.
+        """
+        last = transactions[-1]
+        changes = [change for transaction in transactions for change in transaction.changes]
+        try:
+            steps = coalesce(changes, self._keys)
+        except KeyUnknownError as error:
+            raise ApplyError(
+                str(error), table=error.table, position=last.position, remedy="see the mapping's key"
+            ) from error
+        self._plan_all(steps, last.position)
+        try:
+            self._write(steps, transactions)
+        except psycopg.OperationalError:
+            raise
+        except (psycopg.Error, MissingValueError, _RowMissingError):
+            self._write_one_by_one(transactions)
+        self._position = last.position
+
+    def advance(self, position: Lsn) -> None:
+        """Store that nothing happened up to `position`."""
+        with self._connection.transaction():
+            self._write_position(position, None, 0, 0)
+        self._position = position
+
+    def close(self) -> None:
+        """Close the session; its lock and temporary tables go with it."""
+        self._connection.close()
+
+    def _write(self, steps: Iterable[Step], transactions: Sequence[Transaction]) -> None:
+        steps = list(steps)
+        few = all(
+            len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
+        )
+        with self._connection.pipeline() if few else nullcontext(), self._connection.transaction():
+            self._defer()
+            for step in steps:
+                self._write_step(step, few=few)
+            self._count(transactions)
+
+    def _write_one_by_one(self, transactions: Sequence[Transaction]) -> None:
+        with self._connection.transaction():
+            self._defer()
+            for transaction in transactions:
+                for step in coalesce(transaction.changes, self._keys, one_by_one=True):
+                    try:
+                        with self._connection.transaction():
+                            self._write_step(step, few=True)
+                    except psycopg.OperationalError:
+                        raise
+                    except (psycopg.Error, MissingValueError, _RowMissingError) as error:
+                        raise self._explain(error, step, transaction) from error
+            self._count(transactions)
+
+    def _defer(self) -> None:
+        if not self.replica_role:
+            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+
+    def _count(self, transactions: Sequence[Transaction]) -> None:
+        last = transactions[-1]
+        changes = sum(len(transaction.changes) for transaction in transactions)
+        self._write_position(last.position, last.commit_time, len(transactions), changes)
+
+    def _write_position(self, position: Lsn, commit_time: Any, transactions: int, changes: int) -> None:
+        expected = self._position
+        assert expected is not None, "position() is read before anything is written"
+        assert position >= expected, f"the position would go back from {expected} to {position}"
+        cursor = self._connection.execute(
+            "UPDATE strangler_cdc.position SET lsn = $3::text::pg_lsn, applied_at = clock_timestamp(),"
+            " commit_time = coalesce($4, commit_time), transactions = transactions + $5, changes = changes + $6"
+            " WHERE stream = $1 AND lsn = $2::text::pg_lsn RETURNING 1",
+            [self._stream, str(expected), str(position), commit_time, transactions, changes],
+        )
+        if cursor.fetchone() is None:
+            raise LostPositionError(
+                f"the position of stream {self._stream} is not {expected} any more: another process wrote it; "
+                f"stop that process and start again"
+            )
+
+    def _write_step(self, step: Step, *, few: bool) -> None:
+        # parents are listed before children: delete upward, write downward
+        works = sorted(step, key=lambda work: self._order(work.relation.table))
+        for work in reversed(works):
+            plan = self._plans[work.relation.table]
+            if work.wipe:
+                self._run(statements.wipe(plan.table))
+            if work.gone:
+                self._rows(plan, few, "gone", work.gone)
+        for work in works:
+            plan = self._plans[work.relation.table]
+            fresh = [plan.pick(row) for row in work.fresh]
+            for (missing, moves), rows in _by_missing(plan, work).items():
+                if missing or moves:
+                    self._patch(plan, few, missing, moves, rows)
+                else:
+                    fresh += [plan.pick(row) for _, row in rows]
+            if fresh:
+                self._rows(plan, few, "fresh", fresh)
+
+    def _rows(self, plan: _Plan, few: bool, what: str, rows: Sequence[Sequence[Value]]) -> None:
+        carrier = plan.inline if few else plan.staged
+        if what == "gone":
+            statement = statements.delete(plan.table, carrier, plan.types)
+            copy = statements.copy_gone(plan.staged)
+            staged = plan.staged.gone
+        else:
+            statement = statements.upsert(plan.table, carrier)
+            copy = statements.copy_fresh(plan.staged)
+            staged = plan.staged.fresh
+        if few:
+            for row in rows:
+                self._connection.execute(statement.encode(), row)
+            return
+        self._copy(copy, rows)
+        self._run(statement)
+        self._run(f"TRUNCATE {staged}")
+
+    def _patch(
+        self, plan: _Plan, few: bool, missing: frozenset[str], moves: bool, rows: list[tuple[Key, Row]]
+    ) -> None:
+        carrier = plan.inline if few else plan.staged
+        statement = statements.patch(
+            plan.table, carrier, plan.types, plan.reads, missing=missing, moves=moves
+        )
+        if statement is None:
+            return
+        if few:
+            changed = 0
+            for key, row in rows:
+                values = [None if value is UNCHANGED else value for value in plan.pick(row)]
+                found = self._connection.execute(f"{statement} RETURNING 1".encode(), [*key, *values])
+                changed += len(found.fetchall())
+        else:
+            present = [place for place, name in enumerate(plan.used) if name not in missing]
+            picked = ((*key, *[plan.pick(row)[place] for place in present]) for key, row in rows)
+            self._copy(statements.copy_holes(plan.table, plan.staged, missing=missing), picked)
+            changed = self._run(statement)
+            self._run(f"TRUNCATE {plan.staged.holes}")
+        if changed != len(rows):
+            raise _RowMissingError(len(rows) - changed)
+
+    def _copy(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
+        with self._connection.cursor().copy(statement.encode()) as copy:
+            copy.write(encode_rows(rows))  # type: ignore[arg-type]  # rows here hold no UNCHANGED
+
+    def _run(self, statement: str) -> int:
+        return self._connection.execute(statement.encode()).rowcount
+
+    def _order(self, source: TableName) -> int:
+        return self._mapping.sources().index(source)
+
+    def _plan_all(self, steps: Iterable[Step], position: Lsn) -> None:
+        for step in steps:
+            for work in step:
+                plan = self._plans.get(work.relation.table)
+                if plan is None or (plan.relation is not work.relation and plan.relation != work.relation):
+                    self._plans[work.relation.table] = self._make_plan(work.relation, position)
+
+    def _make_plan(self, relation: Relation, position: Lsn) -> _Plan:
+        table = self._mapping.table(relation.table)
+        shape = read_shape(self._connection, table.target)
+        if shape is None:
+            raise ApplyError(
+                f"the target has no table {table.target}",
+                table=table.source,
+                position=position,
+                remedy="create it, then start the stream again",
+            )
+        types = {column.name: column.type for column in shape.columns}
+        found = probe(self._connection, table, relation, types)
+        for column in table.columns:
+            reason = next((refused.reason for refused in found.refused if refused.column == column), "")
+            if column.name not in types:
+                reason = f"target table {table.target} has no such column"
+            if reason:
+                raise ApplyError(
+                    f"{column.sql}: {reason}",
+                    table=table.source,
+                    column=column.name,
+                    position=position,
+                    remedy="change the mapping or the table, then start the stream again",
+                )
+        used_names = statements.source_columns_used(found.reads, table)
+        names = relation.names()
+        used = tuple(name for name in names if name in used_names)
+        columns = tuple((name, found.types[name]) for name in used)
+        self._numbers += 1
+        staged = statements.staged_carrier(columns, self._numbers)
+        with self._connection.transaction():
+            for statement in statements.create_staged(table, staged):
+                self._run(statement)
+        return _Plan(
+            table=table,
+            relation=relation,
+            used=used,
+            pick=_picker(tuple(names.index(name) for name in used), len(names)),
+            staged=staged,
+            inline=statements.inline_carrier(table, columns),
+            types=types,
+            reads=dict(found.reads),
+        )
+
+    def _explain(self, error: Exception, step: Step, transaction: Transaction) -> ApplyError:
+        work = step[0]
+        plan = self._plans[work.relation.table]
+        if work.gone:
+            key = work.gone[0]
+        elif work.holes:
+            key = work.holes[0][0]
+        elif work.fresh:
+            names = work.relation.names()
+            key = tuple(
+                value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
+                for part in plan.table.key
+            )
+        else:
+            key = ()
+        named = ", ".join(
+            f"{part.source}={value.decode(errors='replace')}"
+            for part, value in zip(plan.table.key, key, strict=False)
+        )
+        remedy = (
+            "repair the target or the mapping, then start the stream again: it resumes at this transaction"
+        )
+        column = ""
+        reason = str(error)
+        if isinstance(error, psycopg.Error):
+            reason = " ".join(
+                part for part in (error.diag.message_primary, error.diag.message_detail) if part
+            )
+            column = error.diag.column_name or ""
+        elif isinstance(error, MissingValueError):
+            column = error.column
+            remedy = f"run ALTER TABLE {plan.table.source} REPLICA IDENTITY FULL on the source, and verify"
+        return ApplyError(
+            reason or str(error),
+            table=work.relation.table,
+            key=named,
+            column=column,
+            position=transaction.position,
+            remedy=remedy,
+        )
+
+
+class _RowMissingError(Exception):
+    """Rows to be updated in part are not in the target."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"{count} row(s) that an update refers to are missing in the target: somebody deleted them there"
+        )
+
+
+def lock_stream(connection: psycopg.Connection[Any], stream: str) -> None:
+    """Take the lock of the stream's only applier, for the session. Raises AlreadyRunningError."""
+    cursor = psycopg.Cursor(connection)
+    row = cursor.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended('strangler_cdc ' || %s, 0))", [stream]
+    ).fetchone()
+    if row is None or not row[0]:
+        raise AlreadyRunningError(
+            f"stream {stream} is already being applied by another process (it holds the advisory lock in the target); "
+            f"stop that one first"
+        )
+
+
+def _become_replica(connection: psycopg.Connection[Any]) -> bool:
+    """Switch off triggers and foreign keys for this session, as PostgreSQL's own replication does, if
+    allowed.
+    """
+    try:
+        with connection.transaction():
+            connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+def _picker(places: tuple[int, ...], width: int) -> Callable[[Row], Row]:
+    if places == tuple(range(width)):
+        return _all_of
+    if len(places) == 1:
+        only = places[0]
+        return lambda row: (row[only],)
+    return itemgetter(*places)
+
+
+def _all_of(row: Row) -> Row:
+    return row
+
+
+def _by_missing(plan: _Plan, work: TableWork) -> dict[tuple[frozenset[str], bool], list[tuple[Key, Row]]]:
+    groups: dict[tuple[frozenset[str], bool], list[tuple[Key, Row]]] = {}
+    for key, row in work.holes:
+        groups.setdefault((plan.missing(row), work.moved), []).append((key, row))
+    return groups

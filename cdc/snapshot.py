@@ -1,0 +1,166 @@
+"""Copy what is already there, exactly as of the point where the stream begins.
+
+Creating the replication slot yields a *consistent point* in the log and a snapshot that sees just what
+committed before it. The rows are copied under that snapshot, through the mapping's expressions, and the
+point is stored as the stream's position in the same target transaction: no gap, no overlap, and after a
+crash either all of it or nothing. What is left over then is a slot without a position; the next start drops
+it and begins anew.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Event as StopEvent
+from typing import Any
+
+import psycopg
+
+from cdc import statements
+from cdc.changes import Lsn
+from cdc.mapping import Mapping, TableMapping
+from cdc.meter import SnapshotProgress, TableProgress
+from cdc.sessions import connect
+from cdc.sinks.postgres import ApplyError
+from cdc.sources.slot import created_slot
+
+_BLOCK = 256 * 1024  # bytes handed to the target at a time
+_REPORT_EVERY = 0.1  # seconds
+_COUNT_BELOW = 100_000  # tables estimated smaller than this are counted instead
+
+
+class StoppedError(Exception):
+    """The snapshot was told to stop; nothing of it remains in the target."""
+
+
+class TargetNotEmptyError(Exception):
+    """A target table holds rows although the stream has not begun: somebody else's."""
+
+
+def take_snapshot(
+    *,
+    source_dsn: str,
+    target: psycopg.Connection[Any],
+    defer: bool,
+    mapping: Mapping,
+    slot: str,
+    replace_target: bool,
+    stop: StopEvent,
+    report: Callable[[SnapshotProgress], None],
+) -> Lsn:
+    """Create `slot`, fill the target tables, store the position; returns it.
+
+    `target`: the applier's session (psycopg.RawCursor). `defer`: check foreign keys at the end, they cannot
+    be switched off. `replace_target`: delete what the target tables hold. Raises TargetNotEmptyError,
+    StoppedError, ApplyError, psycopg.Error.
+    """
+    if not replace_target:
+        _refuse_rows(target, mapping)
+    with (
+        created_slot(source_dsn, slot, stop=stop) as created,
+        connect(source_dsn, name=f"strangler_cdc snapshot {slot}", autocommit=False) as source,
+    ):
+        source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        source.read_only = True
+        source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
+        progress = _Progress(mapping, source, report)
+        with target.transaction():
+            if defer:
+                target.execute("SET CONSTRAINTS ALL DEFERRED")
+            if replace_target:
+                for table in reversed(mapping.tables):
+                    target.execute(statements.wipe(table).encode())
+            for table in mapping.tables:
+                _copy(source, target, table, progress, stop)
+            progress.tell(force=True)
+            target.execute(
+                "INSERT INTO strangler_cdc.position (stream, lsn, snapshot_lsn, snapshot_rows)"
+                " VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3)",
+                [slot, str(created.consistent_point), progress.rows()],
+            )
+        return created.consistent_point
+
+
+def _refuse_rows(target: psycopg.Connection[Any], mapping: Mapping) -> None:
+    for table in mapping.tables:
+        row = target.execute(f"SELECT EXISTS (SELECT FROM {table.target.sql})".encode()).fetchone()
+        if row and row[0]:
+            raise TargetNotEmptyError(
+                f"target table {table.target} is not empty although the stream has not begun; empty it, or let "
+                f"the snapshot replace its rows (replace_target)"
+            )
+
+
+def _copy(
+    source: psycopg.Connection[Any],
+    target: psycopg.Connection[Any],
+    table: TableMapping,
+    progress: "_Progress",
+    stop: StopEvent,
+) -> None:
+    select = f"COPY ({statements.snapshot_select(table)}) TO STDOUT"
+    try:
+        with (
+            source.cursor().copy(select.encode()) as rows,
+            target.cursor().copy(statements.copy_target(table).encode()) as sink,
+        ):
+            block = bytearray()
+            count = 0
+            for row in rows:  # one message of COPY TO is one row
+                block += row
+                count += 1
+                if len(block) >= _BLOCK:
+                    if stop.is_set():
+                        raise StoppedError("the snapshot was stopped")
+                    sink.write(block)
+                    block.clear()
+                    progress.copied(table, count)
+            sink.write(block)
+            progress.copied(table, count, done=True)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        where = error.diag.context or ""
+        raise ApplyError(
+            f"the snapshot failed: {error.diag.message_primary or error} {where}".strip(),
+            table=table.source,
+            column=error.diag.column_name or "",
+            remedy="change the mapping, the row or the target table, then start again from the beginning",
+        ) from error
+
+
+class _Progress:
+    def __init__(
+        self, mapping: Mapping, source: psycopg.Connection[Any], report: Callable[[SnapshotProgress], None]
+    ) -> None:
+        self._report = report
+        self._began = time.monotonic()
+        self._told = 0.0
+        self._tables = {
+            table.source: TableProgress(str(table.source), 0, _estimate(source, table))
+            for table in mapping.tables
+        }
+
+    def copied(self, table: TableMapping, rows: int, *, done: bool = False) -> None:
+        name = str(table.source)
+        total = rows if done else self._tables[table.source].total
+        self._tables[table.source] = TableProgress(name, rows, total, done)
+        self.tell(force=done)
+
+    def tell(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if force or now - self._told >= _REPORT_EVERY:
+            self._told = now
+            self._report(SnapshotProgress(tuple(self._tables.values()), now - self._began))
+
+    def rows(self) -> int:
+        return sum(table.rows for table in self._tables.values())
+
+
+def _estimate(source: psycopg.Connection[Any], table: TableMapping) -> int:
+    row = source.execute(
+        "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)", [table.source.sql]
+    ).fetchone()
+    estimate = int(row[0]) if row else 0
+    if estimate < _COUNT_BELOW:
+        counted = source.execute(f"SELECT count(*) FROM {table.source.sql}".encode()).fetchone()
+        estimate = int(counted[0]) if counted else 0
+    return estimate

@@ -1,0 +1,260 @@
+"""The SQL that a mapping stands for. Pure: text in, text out, one function a statement.
+
+Rows arrive in *staged* tables that have the source's columns and types, so that the mapping's expressions
+read the same there as they do on the source. Three staged tables serve one source table:
+
+* `fresh`: whole rows, to be inserted or to replace what is there;
+* `gone`:  keys of rows to delete;
+* `holes`: updated rows in which PostgreSQL left out unchanged large values, with the key (`__at_n`) under
+  which the
+  target still holds the row.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+
+from cdc.changes import quote
+from cdc.mapping import Column, Restored, TableMapping
+
+Dependencies = MappingOf[str, frozenset[str]]
+"""Target column → source columns that its expression reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """Where a statement finds the rows: three FROM items. `columns` are (name, SQL type) of those in use."""
+
+    columns: tuple[tuple[str, str], ...]
+    fresh: str
+    gone: str
+    holes: str
+
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(name for name, _ in self.columns)
+
+
+def staged_carrier(columns: tuple[tuple[str, str], ...], number: int) -> Carrier:
+    """Many rows: temporary tables filled by COPY. `number` tells those of different source tables apart."""
+    return Carrier(
+        columns,
+        fresh=f"pg_temp.strangler_fresh_{number}",
+        gone=f"pg_temp.strangler_gone_{number}",
+        holes=f"pg_temp.strangler_holes_{number}",
+    )
+
+
+def inline_carrier(table: TableMapping, columns: tuple[tuple[str, str], ...]) -> Carrier:
+    """One row: the parameters $1, $2, … of a prepared statement, in the order of the staged table's
+    columns.
+    """
+    types = dict(columns)
+    key = [(part.source, types[part.source]) for part in table.key]
+    at = [(f"__at_{n}", type_) for n, (_, type_) in enumerate(key)]
+    return Carrier(
+        columns, fresh=_parameters(columns), gone=_parameters(key), holes=_parameters([*at, *columns])
+    )
+
+
+def _parameters(columns: Iterable[tuple[str, str]]) -> str:
+    items = (f"${n}::{type_} AS {quote(name)}" for n, (name, type_) in enumerate(columns, start=1))
+    return f"(SELECT {', '.join(items)})"
+
+
+class MissingValueError(Exception):
+    """A target column needs a value that neither the log nor the target row can give."""
+
+    def __init__(self, column: str, source: str) -> None:
+        self.column = column
+        self.source = source
+        super().__init__(
+            f"target column {column!r} mixes source column {source!r}, a large value that the log leaves out when "
+            f"an update does not touch it, with other columns, and {source!r} cannot be restored from the target"
+        )
+
+
+def snapshot_select(table: TableMapping) -> str:
+    """All rows of the source table, mapped."""
+    return f"SELECT {_selected(table.columns)} FROM {table.source.sql} AS {_row_name(table)}"
+
+
+def copy_target(table: TableMapping) -> str:
+    """Takes rows of `snapshot_select` as COPY text."""
+    return f"COPY {table.target.sql} ({_names(column.name for column in table.columns)}) FROM STDIN"
+
+
+def create_staged(table: TableMapping, carrier: Carrier) -> list[str]:
+    """Create the three staged tables of this session."""
+    types = dict(carrier.columns)
+    key = [part.source for part in table.key]
+    columns = [f"{quote(name)} {type_}" for name, type_ in carrier.columns]
+    at = [f"{at_column(n)} {types[name]}" for n, name in enumerate(key)]
+    wanted = {
+        carrier.fresh: columns,
+        carrier.gone: [f"{quote(name)} {types[name]}" for name in key],
+        carrier.holes: at + columns,
+    }
+    return [f"CREATE TEMP TABLE {_bare(name)} ({', '.join(parts)})" for name, parts in wanted.items()]
+
+
+def drop_staged(carrier: Carrier) -> str:
+    """Drop them, when the source table's definition has changed."""
+    return f"DROP TABLE {carrier.fresh}, {carrier.gone}, {carrier.holes}"
+
+
+def copy_fresh(carrier: Carrier) -> str:
+    """Takes whole rows as COPY text."""
+    return f"COPY {carrier.fresh} FROM STDIN"
+
+
+def copy_gone(carrier: Carrier) -> str:
+    """Takes keys as COPY text."""
+    return f"COPY {carrier.gone} FROM STDIN"
+
+
+def copy_holes(table: TableMapping, carrier: Carrier, *, missing: frozenset[str]) -> str:
+    """Takes the old key, then the columns that are there, as COPY text."""
+    present = [quote(name) for name in carrier.names() if name not in missing]
+    at = [at_column(n) for n, _ in enumerate(table.key)]
+    return f"COPY {carrier.holes} ({', '.join(at + present)}) FROM STDIN"
+
+
+def wipe(table: TableMapping) -> str:
+    """Empty the target. DELETE, not TRUNCATE: readers go on, and tables that refer to it are no obstacle."""
+    return f"DELETE FROM {table.target.sql}"  # noqa: S608  (names are quoted)
+
+
+def upsert(table: TableMapping, carrier: Carrier) -> str:
+    """Write the whole rows."""
+    key = {part.target for part in table.key}
+    changed = [quote(column.name) for column in table.columns if column.name not in key]
+    resolve = (
+        "UPDATE SET " + ", ".join(f"{name} = EXCLUDED.{name}" for name in changed) if changed else "NOTHING"
+    )
+    return (
+        f"INSERT INTO {table.target.sql} ({_names(column.name for column in table.columns)}) "
+        f"OVERRIDING SYSTEM VALUE "
+        f"SELECT {', '.join(_expression(column) for column in table.columns)} "
+        f"FROM {carrier.fresh} AS {_row_name(table)} "
+        f"ON CONFLICT ({_names(part.target for part in table.key)}) DO {resolve}"
+    )
+
+
+def delete(table: TableMapping, carrier: Carrier, types: MappingOf[str, str]) -> str:
+    """Delete the rows whose keys are in `gone`. `types`: target column → its SQL type."""
+    selected = _selected_key(table, types)
+    match = " AND ".join(f"kept.{quote(part.target)} = gone.{quote(part.target)}" for part in table.key)
+    return (
+        f"DELETE FROM {table.target.sql} AS kept "
+        f"USING (SELECT {selected} FROM {carrier.gone} AS {_row_name(table)}) AS gone WHERE {match}"
+    )
+
+
+def patch(
+    table: TableMapping,
+    carrier: Carrier,
+    types: MappingOf[str, str],
+    dependencies: Dependencies,
+    *,
+    missing: frozenset[str],
+    moves: bool,
+) -> str | None:
+    """Update rows in which the source columns `missing` were left out because they did not change.
+
+    Target columns that read only missing columns stay as they are. One that mixes a missing column with
+    others is computed from the value that the mapping's inverse restores out of the target row. `moves`:
+    the key changes too. None when nothing is left to write. Raises MissingValueError when such a value
+    cannot be restored.
+    """
+    key = {part.target for part in table.key}
+    written = [
+        column
+        for column in table.columns
+        if not (dependencies[column.name] and dependencies[column.name] <= missing)
+        and (moves or column.name not in key)
+    ]
+    if not written:
+        return None
+    restores = {part.name: part for part in table.restored}
+    restored: dict[str, Restored] = {}
+    for column in written:
+        for name in sorted(dependencies[column.name] & missing):
+            if name not in restores:
+                raise MissingValueError(column.name, name)
+            restored[name] = restores[name]
+    row = _row_name(table)
+    present = [f"staged.{quote(name)} AS {quote(name)}" for name in carrier.names() if name not in missing]
+    old_key = ", ".join(f"staged.{at_column(n)} AS {quote(part.source)}" for n, part in enumerate(table.key))
+    located = " AND ".join(
+        f"{{row}}.{quote(part.target)} = {{at}}.{_located(n)}" for n, part in enumerate(table.key)
+    )
+    keys = ", ".join(
+        f"({column.sql})::{types[column.name]} AS {_located(n)}"
+        for n, column in enumerate(table.key_columns())
+    )
+    ats = [f"at.{_located(n)} AS {_located(n)}" for n, _ in enumerate(table.key)]
+    source = (
+        f"FROM {carrier.holes} AS staged "
+        f"CROSS JOIN LATERAL (SELECT {keys} FROM (SELECT {old_key}) AS {row}) AS at"
+    )
+    if restored:
+        inverses = ", ".join(f"({part.sql}) AS {quote(name)}" for name, part in restored.items())
+        present += [f"hole.{quote(name)} AS {quote(name)}" for name in restored]
+        source += (
+            f" CROSS JOIN LATERAL (SELECT {inverses} FROM {table.target.sql} AS held "
+            f"WHERE {located.format(row='held', at='at')}) AS hole"
+        )
+    values = ", ".join(
+        [_located(n) for n, _ in enumerate(table.key)]
+        + [f"({column.sql}) AS {quote(column.name)}" for column in written]
+    )
+    settings = ", ".join(f"{quote(column.name)} = fresh.{quote(column.name)}" for column in written)
+    return (
+        f"UPDATE {table.target.sql} AS kept SET {settings} "
+        f"FROM (SELECT {values} FROM (SELECT {', '.join(ats + present)} {source}) AS {row}) AS fresh "
+        f"WHERE {located.format(row='kept', at='fresh')}"
+    )
+
+
+def source_columns_used(dependencies: Dependencies, table: TableMapping) -> frozenset[str]:
+    """The source columns that have to be staged."""
+    used: set[str] = {part.source for part in table.key}
+    for names in dependencies.values():
+        used |= names
+    return frozenset(used)
+
+
+def at_column(place: int) -> str:
+    """The column of `holes` for the old value of key column number `place`."""
+    return quote(f"__at_{place}")
+
+
+def _located(place: int) -> str:
+    return quote(f"__key_{place}")
+
+
+def _selected_key(table: TableMapping, types: MappingOf[str, str]) -> str:
+    return ", ".join(
+        f"({column.sql})::{types[column.name]} AS {quote(column.name)}" for column in table.key_columns()
+    )
+
+
+def _selected(columns: Iterable[Column]) -> str:
+    return ", ".join(f"{_expression(column)} AS {quote(column.name)}" for column in columns)
+
+
+def _expression(column: Column) -> str:
+    return column.sql if column.copied is not None else f"({column.sql})"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(quote(name) for name in names)
+
+
+def _row_name(table: TableMapping) -> str:
+    return quote(table.source.name)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("pg_temp.")
