@@ -7,6 +7,7 @@ asks.
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.http import HttpRequest
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.metadata import BaseMetadata
 from rest_framework.pagination import PageNumberPagination
@@ -30,8 +31,13 @@ class CsrfSessionAuthentication(SessionAuthentication):
         """The session's user. Raises PermissionDenied (403) for an unsafe request without a valid token."""
         if request.method not in SAFE_METHODS:
             self.enforce_csrf(request)
-        user = getattr(request._request, "user", None)  # noqa: SLF001  (as DRF's own class reads it)
-        return (user, None) if user is not None and user.is_active else None
+        user = django_request(request).user
+        return (user, None) if user.is_active else None
+
+
+def django_request(request: Request) -> HttpRequest:
+    """The request under DRF's wrapper: sessions, logins and CSRF tokens are Django's."""
+    return request._request  # noqa: SLF001  (DRF has no public name for it)
 
 
 class StaffOrReadOnly(BasePermission):

@@ -1,14 +1,19 @@
 """URLs of the shop: the API below `/api/`, the admin, pictures, and what operators ask."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView
 
 from monolith.config import files, health
 from monolith.config.api_errors import unknown_resource
 
-_api = [
+_api: list[URLPattern | URLResolver] = [
+    path("", include("monolith.accounts.urls")),
     path("", include("monolith.catalog.urls")),
+    path("", include("monolith.inventory.urls")),
+    path("", include("monolith.cart.urls")),
+    path("", include("monolith.orders.urls")),
+    path("", include("monolith.payments.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     unknown_resource(),
 ]

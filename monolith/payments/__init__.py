@@ -1,0 +1,1 @@
+"""Money: what was asked of the payment provider, and every answer it gave."""
