@@ -1,7 +1,7 @@
 """A real shop and a real catalogue service side by side, the service filled through the plan's mapping.
 
-Used by the catalogue's tests that compare the two. Everything runs on the session's PostgreSQL, each server in
-a process of its own.
+Used by the catalogue's tests that compare the two. Everything runs on the session's PostgreSQL, each server
+in a process of its own.
 """
 
 import http.client
