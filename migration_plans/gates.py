@@ -1,8 +1,8 @@
 """Enough evidence to go on? Signals in, one `GateResult` for each gate out.
 
-Three outcomes: `pass`, `hold` (not enough, not yet, or not known) and `fail` (evidence against). No evidence is not good
-evidence: a signal that is missing, or older than `max_signal_age`, holds. Every result carries its number and its
-limit, so that whoever reads it need not trust it.
+Three outcomes: `pass`, `hold` (not enough, not yet, or not known) and `fail` (evidence against). No
+evidence is not good evidence: a signal that is missing, or older than `max_signal_age`, holds. Every result
+carries its number and its limit, so that whoever reads it need not trust it.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +38,9 @@ class GatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProxySignal:
-    """What the proxy says of itself. `live_since` is when its last worker took over the percentage (Unix seconds)."""
+    """What the proxy says of itself. `live_since` is when its last worker took over the percentage (Unix
+    seconds).
+    """
 
     at: float
     workers: int
@@ -77,7 +79,9 @@ class VerifySignal:
 
 @dataclass(frozen=True, slots=True)
 class CanarySignal:
-    """The canary's requests since the stage's percentage became live, and the rate the rollback rule tolerates."""
+    """The canary's requests since the stage's percentage became live, and the rate the rollback rule
+    tolerates.
+    """
 
     at: float
     requests: int
@@ -134,14 +138,18 @@ def summary(results: tuple[GateResult, ...]) -> GateOutcome:
 def _proxy(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
     name, proxy = GateName.PROXY, signals.proxy
     if proxy is None:
-        return GateResult(name, GateOutcome.HOLD, "the proxy has not answered yet; is its admin port reachable?")
+        return GateResult(
+            name, GateOutcome.HOLD, "the proxy has not answered yet; is its admin port reachable?"
+        )
     if stale := _stale(name, proxy.at, policy, signals, "the proxy's status"):
         return stale
     if proxy.workers == 0 or proxy.workers_live < proxy.workers:
         text = f"{proxy.workers_live} of {proxy.workers} workers run the routes file's version"
         return GateResult(name, GateOutcome.HOLD, text, proxy.workers_live, proxy.workers)
     if not proxy.stream_connected:
-        return GateResult(name, GateOutcome.HOLD, "the outcome stream is cut: what is not seen cannot be good")
+        return GateResult(
+            name, GateOutcome.HOLD, "the outcome stream is cut: what is not seen cannot be good"
+        )
     if proxy.live_percent != stage.percent:
         text = f"the workers run {proxy.live_percent} %, the stage wants {stage.percent} %"
         return GateResult(name, GateOutcome.HOLD, text)
@@ -152,7 +160,9 @@ def _proxy(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
 def _stream(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
     name, stream = GateName.STREAM, signals.stream
     if stream is None:
-        return GateResult(name, GateOutcome.HOLD, "no change stream yet; start it with `strangler cdc run PLAN`")
+        return GateResult(
+            name, GateOutcome.HOLD, "no change stream yet; start it with `strangler cdc run PLAN`"
+        )
     if stream.problem:
         return GateResult(name, GateOutcome.HOLD, f"the change stream has stopped: {stream.problem}")
     if stale := _stale(name, stream.at, policy, signals, "the change stream's heartbeat"):
@@ -168,7 +178,9 @@ def _stream(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
 def _lag(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
     name, stream = GateName.LAG, signals.stream
     if stream is None or stream.lag_seconds is None or stream.lag_bytes is None:
-        return GateResult(name, GateOutcome.HOLD, "the lag of the change stream is not known", None, policy.max_lag)
+        return GateResult(
+            name, GateOutcome.HOLD, "the lag of the change stream is not known", None, policy.max_lag
+        )
     if stale := _stale(name, stream.at, policy, signals, "the lag"):
         return stale
     text = (

@@ -1,7 +1,8 @@
 """What the proxy saw, as values: good requests in runs, each failed request by itself.
 
-`read_items` turns the `items` of one `batch` line of the proxy's outcome stream (docs/reference/contracts.md) into
-`Good` and `Bad`, in the worker's order. Input from a newer proxy may carry more keys; they are ignored.
+`read_items` turns the `items` of one `batch` line of the proxy's outcome stream
+(docs/reference/contracts.md) into `Good` and `Bad`, in the worker's order. Input from a newer proxy may
+carry more keys; they are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,8 @@ class Good:
 class Bad:
     """One failed request.
 
-    `error` is status, timeout, refused, reset or protocol. `client` is an opaque name of whoever sent it. `at_ns` is
-    the wall clock (ns since 1970) when the proxy knew.
+    `error` is status, timeout, refused, reset or protocol. `client` is an opaque name of whoever sent it.
+    `at_ns` is the wall clock (ns since 1970) when the proxy knew.
     """
 
     arm: Arm
@@ -71,5 +72,7 @@ def read_items(items: Sequence[Mapping[str, Any]]) -> list[Outcome]:
                 )
             )
         except (KeyError, ArithmeticError, TypeError, ValueError) as error:
-            raise ValueError(f"an item of the outcome stream breaks the contract ({error!r}): {item!r}") from error
+            raise ValueError(
+                f"an item of the outcome stream breaks the contract ({error!r}): {item!r}"
+            ) from error
     return found

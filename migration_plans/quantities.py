@@ -1,8 +1,8 @@
 """Durations, sizes and shares as a person writes them in a plan: `30s`, `16MB`, `5%`.
 
 Each parser takes text (or a plain number in the base unit) and returns a number in the base unit: seconds,
-bytes, a fraction of one. The `Annotated` types below let pydantic use the parsers and publish a pattern in the
-JSON Schema, so that an editor complains before the toolkit does.
+bytes, a fraction of one. The `Annotated` types below let pydantic use the parsers and publish a pattern in
+the JSON Schema, so that an editor complains before the toolkit does.
 """
 
 import re
@@ -12,7 +12,16 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_BYTES = {
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
 
 _DURATION = r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$"
 _SIZE = r"^(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)$"
@@ -76,14 +85,20 @@ Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": _DURATION}, {"type": "number", "minimum": 0}], "examples": ["30s"]}
+        {
+            "anyOf": [{"type": "string", "pattern": _DURATION}, {"type": "number", "minimum": 0}],
+            "examples": ["30s"],
+        }
     ),
 ]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 0}], "examples": ["16MB"]}
+        {
+            "anyOf": [{"type": "string", "pattern": _SIZE}, {"type": "integer", "minimum": 0}],
+            "examples": ["16MB"],
+        }
     ),
 ]
 Share = Annotated[

@@ -2,24 +2,26 @@
 
 The proxy's outcomes are folded, one by one, into a `Watch`; `judge` reads a `Verdict` off it. Both are pure.
 
-    Watch.begin(limits, ...) ── fold(watch, outcome) ──► Watch ── judge(watch) ──► Verdict(KEEP | ROLLBACK | PAUSE)
+    Watch.begin(limits, ...) ── fold(watch, outcome) ──► Watch ── judge(watch) ──► Verdict(KEEP | ROLLBACK |
+    PAUSE)
 
 A service is rolled back when one of four rules speaks against it:
 
-1. `start` – the mixture test over everything since its percentage became live (see sequential.py);
-2. `change` – the same alternatives as CUSUM, for a service that breaks after it was good;
-3. `cap` – the readable one: more than `error_rate` (5 %) of at least `min_requests` (100) requests;
-4. `refused` – two refused connections with no answer in between. That is no matter of chance: nobody listens.
+1. `start`: the mixture test over everything since its percentage became live (see sequential.py);
+2. `change`: the same alternatives as CUSUM, for a service that breaks after it was good;
+3. `cap`: the readable one: more than `error_rate` (5 %) of at least `min_requests` (100) requests;
+4. `refused`: two refused connections with no answer in between. That is no matter of chance: nobody listens.
 
-Against false alarms stand: one error per client and time window counts as a trial, repeated ones are neither trial
-nor failure (a client that retries a poisoned request is one fact, not twenty); no verdict before two distinct
-clients have failed, nor while one client makes up more than half of the failures. A refused connection is not the
-client's doing, so those two conditions do not apply to it.
+Against false alarms stand: one error per client and time window counts as a trial, repeated ones are
+neither trial nor failure (a client that retries a poisoned request is one fact, not twenty); no verdict
+before two distinct clients have failed, nor while one client makes up more than half of the failures. A
+refused connection is not the client's doing, so those two conditions do not apply to it.
 
-When the monolith's arm fails as well, the service is not what is broken: PAUSE. To know that, the verdict waits for
-one answer of the monolith since the service began to fail, but not beyond the third failure.
+When the monolith's arm fails as well, the service is not what is broken: PAUSE. To know that, the verdict
+waits for one answer of the monolith since the service began to fail, but not beyond the third failure.
 
-Sources: `docs` of the tests in sequential.py; thresholds and traps are measured by tests/unit/test_rollback_*.py.
+Sources: `docs` of the tests in sequential.py; thresholds and traps are measured by
+tests/unit/test_rollback_*.py.
 """
 
 import math
@@ -44,9 +46,9 @@ _REFUSED_IN_A_ROW = 2
 class Limits:
     """The rollback policy of a plan.
 
-    Shares are fractions of one. `alpha`: chance of a false rollback in one test; `family_alpha`: of all tests of
-    the migration together. `run_length` and `steady_run_length`: requests between two false alarms of rule 2 if the
-    service failed exactly at the tolerated rate, during a stage and after the last one.
+    Shares are fractions of one. `alpha`: chance of a false rollback in one test; `family_alpha`: of all
+    tests of the migration together. `run_length` and `steady_run_length`: requests between two false alarms
+    of rule 2 if the service failed exactly at the tolerated rate, during a stage and after the last one.
     """
 
     tolerate: float = 0.01
@@ -79,7 +81,8 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArmEvidence:
-    """One arm's counts. `requests`/`errors` are raw; `trials`/`failures` leave repeated errors of a client out.
+    """One arm's counts. `requests`/`errors` are raw; `trials`/`failures` leave repeated errors of a client
+    out.
 
     `since_failing` counts the requests from the first failure of the present run of failures to now.
     """
@@ -138,8 +141,9 @@ class Watch:
     ) -> "Watch":
         """Start to watch at `percent`, as the `test`-th test of this migration.
 
-        `control_requests` and `control_errors` are what is known of the monolith so far: a service need not be
-        better than the monolith it replaces, so p0 is the larger of `tolerate` and the monolith's upper bound.
+        `control_requests` and `control_errors` are what is known of the monolith so far: a service need not
+        be better than the monolith it replaces, so p0 is the larger of `tolerate` and the monolith's upper
+        bound.
         """
         p0 = limits.tolerate
         if control_requests >= _CONTROL_REQUESTS_FOR_BOUND:
@@ -274,12 +278,16 @@ def judge(watch: Watch) -> Verdict:
         )
     unseen = watch.witness == Witness() and watch.percent < 100
     if unseen and watch.failing_run and watch.canary.failures < _FAILURES_WITHOUT_WITNESS:
-        return _verdict(watch, Ruling.KEEP, rule, f"{said}, but the monolith has not answered since: one more is awaited")
+        return _verdict(
+            watch, Ruling.KEEP, rule, f"{said}, but the monolith has not answered since: one more is awaited"
+        )
     return _verdict(watch, Ruling.ROLLBACK, rule, said)
 
 
 def control_recovered(watch: Watch) -> bool:
-    """Whether nothing speaks against the monolith's arm any more (asked before traffic moves after a PAUSE)."""
+    """Whether nothing speaks against the monolith's arm any more (asked before traffic moves after a
+    PAUSE).
+    """
     return watch.control.detector.log_value < math.log(1 / watch.limits.alpha)
 
 
@@ -298,7 +306,9 @@ def _fold_control(watch: Watch, outcome: Outcome) -> Watch:
 def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
     match outcome:
         case Good(count=count):
-            detector = arm.detector if arm.detector.quiet else arm.detector.after_success(watch.alternatives, count)
+            detector = (
+                arm.detector if arm.detector.quiet else arm.detector.after_success(watch.alternatives, count)
+            )
             quiet = detector.quiet
             return replace(
                 arm,

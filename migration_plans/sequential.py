@@ -4,13 +4,16 @@ One request is one Bernoulli trial (good or failed). Against the tolerated failu
 alternatives p1 > p0, so that nobody has to guess how badly a broken service fails.
 
 * `since_start`: the mixture likelihood ratio e = mean_j Π p1j/p0 · Π (1-p1j)/(1-p0). It is a non-negative
-  supermartingale whenever the true rate is at most p0, so by Ville's inequality the chance that it *ever* reaches
-  1/alpha is at most alpha, however often one looks (Robbins 1970; Johari et al., "Peeking at A/B tests", 2017).
-* `since_change`: each alternative's ratio restarted at one whenever it falls below (Page's CUSUM), averaged. It is
-  an e-detector (Shin, Ramdas, Rinaldo 2022): at a rate of p0 it needs on average at least H requests to reach H.
-  It is what notices a service that breaks after ten thousand good requests, where the first test has become deaf.
+  supermartingale whenever the true rate is at most p0, so by Ville's inequality the chance that it *ever*
+  reaches 1/alpha is at most alpha, however often one looks (Robbins 1970; Johari et al., "Peeking at A/B
+  tests", 2017).
+* `since_change`: each alternative's ratio restarted at one whenever it falls below (Page's CUSUM),
+  averaged. It is an e-detector (Shin, Ramdas, Rinaldo 2022): at a rate of p0 it needs on average at least H
+  requests to reach H. It is what notices a service that breaks after ten thousand good requests, where the
+  first test has become deaf.
 * `upper_bound`: the exact (Clopper-Pearson) upper confidence bound of a failure rate, for the monolith's arm.
-* `spend`: how much alpha the n-th test of a migration may use so that all of them together stay below a budget.
+* `spend`: how much alpha the n-th test of a migration may use so that all of them together stay below a
+budget.
 
 Everything here is arithmetic on immutable values.
 """
@@ -69,7 +72,9 @@ class ChangeDetector:
     def after_failure(self, alternatives: Alternatives) -> "ChangeDetector":
         """The detector after one failed request."""
         return ChangeDetector(
-            tuple(max(0.0, total) + gain for total, gain in zip(self.sums, alternatives.on_failure, strict=True))
+            tuple(
+                max(0.0, total) + gain for total, gain in zip(self.sums, alternatives.on_failure, strict=True)
+            )
         )
 
     @property
@@ -100,8 +105,9 @@ def upper_bound(trials: int, failures: int, confidence: float = 0.99) -> float:
 def spend(alpha: float, family: float, test: int) -> float:
     """The alpha of the `test`-th test (from 1) of a migration.
 
-    Each test gets `alpha` while the budget lasts and half of what is left after that, so that the sum over any
-    number of tests stays below `family`. Halving costs little: ten times stricter is about one failed request.
+    Each test gets `alpha` while the budget lasts and half of what is left after that, so that the sum over
+    any number of tests stays below `family`. Halving costs little: ten times stricter is about one failed
+    request.
     """
     left = family
     share = min(alpha, left / 2)

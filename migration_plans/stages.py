@@ -1,10 +1,12 @@
-"""What may follow what: the state × event table of a migration, and the kinds of stages a plan is made of.
+"""What may follow what: the state by event table of a migration, and the kinds of stages a plan is made of.
 
-The table is data. `follow(state, event)` looks it up; what is not in it is refused with the remedy of the state.
-`mermaid()` and `markdown()` draw docs/reference/stages.md from it, so that the picture cannot be wrong.
+The table is data. `follow(state, event)` looks it up; what is not in it is refused with the remedy of the
+state. `mermaid()` and `markdown()` draw docs/reference/stages.md from it, so that the picture cannot be
+wrong.
 
-A *stage* comes from the plan and is one `StageKind`: it says which traffic it wants, whether entering it needs work, and
-which gates must pass before the next one. A new kind of stage (shadow, cut over writes, complete) is one more entry in `KINDS`.
+A *stage* comes from the plan and is one `StageKind`: it says which traffic it wants, whether entering it
+needs work, and which gates must pass before the next one. A new kind of stage (shadow, cut over writes,
+complete) is one more entry in `KINDS`.
 """
 
 from collections.abc import Mapping
@@ -155,7 +157,9 @@ class RefusedError(Exception):
     def __init__(self, state: State, event: Event) -> None:
         self.state, self.event = state, event
         note = NOTES[state]
-        super().__init__(f"{event.value!r} is refused: the migration is {state.value} ({note.meaning}); {note.next}")
+        super().__init__(
+            f"{event.value!r} is refused: the migration is {state.value} ({note.meaning}); {note.next}"
+        )
 
 
 def follow(state: State, event: Event) -> State:
@@ -245,7 +249,9 @@ class Stage:
     @property
     def name(self) -> str:
         """`prepare`, `ramp 25`, …: how ledger, status and reports call it."""
-        return f"{self.kind.value} {self.percent.normalize():f}" if self.kind is Kind.RAMP else self.kind.value
+        return (
+            f"{self.kind.value} {self.percent.normalize():f}" if self.kind is Kind.RAMP else self.kind.value
+        )
 
 
 def mermaid() -> str:
@@ -255,18 +261,21 @@ def mermaid() -> str:
         joined: dict[State, list[str]] = {}
         for event, target in row.items():
             joined.setdefault(target, []).append(event.value)
-        lines += [f"    {state.value} --> {target.value}: {', '.join(names)}" for target, names in joined.items()]
+        lines += [
+            f"    {state.value} --> {target.value}: {', '.join(names)}" for target, names in joined.items()
+        ]
     return "\n".join(lines)
 
 
 def markdown() -> str:
     """The page docs/reference/stages.md."""
     states = [
-        f"| `{state.value}` | {note.meaning} | {note.ended_by} | {note.next} |" for state, note in NOTES.items()
+        f"| `{state.value}` | {note.meaning} | {note.ended_by} | {note.next} |"
+        for state, note in NOTES.items()
     ]
     cells = [
         f"| `{event.value}` | "
-        + " | ".join(f"`{TABLE[state][event].value}`" if event in TABLE[state] else "–" for state in State)
+        + " | ".join(f"`{TABLE[state][event].value}`" if event in TABLE[state] else "-" for state in State)
         + " |"
         for event in Event
     ]
@@ -297,7 +306,7 @@ def markdown() -> str:
             mermaid(),
             "```",
             "",
-            "## State × event",
+            "## State by event",
             "",
             "A dash is refused, with the remedy of the state's row above.",
             "",

@@ -1,0 +1,150 @@
+"""The real change stream: package `cdc`, given the names and connections of a plan."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from cdc.meter import Phase
+from cdc.pipeline import StreamConfig, StreamError
+from cdc.prepare import PrepareError, prepare, teardown
+from cdc.status import CdcStatus, read_status
+from migration_plans.drivers.change_stream import (
+    ChangeStreamError,
+    Comparison,
+    PreflightRefusedError,
+    Progress,
+)
+from migration_plans.gates import StreamSignal
+from migration_plans.plan import Plan, variable
+
+
+@dataclass(frozen=True, slots=True)
+class CdcStream:
+    """The change stream of `plan`. Connections are named by environment variables, read when needed."""
+
+    plan: Plan
+
+    def config(self) -> StreamConfig:
+        """What `cdc.pipeline.run` wants. Raises MissingVariableError."""
+        return StreamConfig(
+            slot=self.plan.stream.slot,
+            publication=self.plan.stream.publication,
+            mapping=self.plan.mapping,
+            source_dsn=self._source,
+            target_dsn=self._target,
+        )
+
+    def check(self) -> list[dict[str, Any]]:
+        """Ask both databases whether the mapping works: severity, place in the plan and text of each
+        finding.
+        """
+        from cdc.preflight import check as preflight
+
+        with _reachable("the databases"):
+            findings = preflight(self.plan.mapping, self._source, self._target)
+        return [self._finding(finding) for finding in findings]
+
+    def prepare(self) -> None:
+        """Check, then make publication, grants and schema. Raises PreflightRefusedError, ChangeStreamError."""
+        errors = [finding["text"] for finding in self.check() if finding["severity"] == "error"]
+        if errors:
+            raise PreflightRefusedError("; ".join(errors))
+        try:
+            with _reachable("the databases"):
+                prepare(
+                    self.plan.mapping,
+                    source_owner_dsn=variable(self.plan.source.owner_dsn_env, what="the owner of the source"),
+                    target_owner_dsn=variable(self.plan.target.owner_dsn_env, what="the owner of the target"),
+                    cdc_role=self.plan.stream.role,
+                    publication=self.plan.stream.publication,
+                )
+        except PrepareError as error:
+            raise PreflightRefusedError(str(error)) from error
+
+    def status(self) -> CdcStatus | None:
+        """The stream's own status; None when there is none yet. Raises ChangeStreamError."""
+        with _reachable("the target database"):
+            return read_status(self._target, stream=self.plan.stream.slot)
+
+    def signal(self) -> StreamSignal | None:
+        """The status as gates need it. `at` is now minus the age of the stream's heartbeat."""
+        status = self.status()
+        if status is None:
+            return None
+        stopped = status.phase in (Phase.STOPPED, Phase.FAILED)
+        snapshot = status.snapshot
+        return StreamSignal(
+            at=time.time() - status.heartbeat_age,
+            phase=status.phase.value,
+            # while a comparison holds the applier, the stream is well
+            streaming=status.phase in (Phase.STREAMING, Phase.HELD),
+            lag_seconds=status.lag_seconds,
+            lag_bytes=status.lag_bytes,
+            problem=(status.error or "it was stopped; `strangler cdc run` goes on") if stopped else "",
+            snapshot_rows=snapshot.rows if snapshot else 0,
+            snapshot_total=snapshot.total if snapshot else 0,
+        )
+
+    def compare(self, progress: Progress | None = None) -> Comparison:
+        """Compare both sides at one position while writes go on. Raises ChangeStreamError."""
+        with _reachable("the databases"):
+            from cdc.verify import verify
+
+            report = verify(self.config())
+        return _comparison(report)
+
+    def teardown(self) -> None:
+        """Remove slot, publication and schema. Raises ChangeStreamError, also while the stream still runs."""
+        with _reachable("the databases"):
+            teardown(
+                self.plan.mapping,
+                slot=self.plan.stream.slot,
+                publication=self.plan.stream.publication,
+                source_dsn=self._source,
+                source_owner_dsn=variable(self.plan.source.owner_dsn_env, what="the owner of the source"),
+                target_owner_dsn=variable(self.plan.target.owner_dsn_env, what="the owner of the target"),
+                empty_target=True,
+            )
+
+    @property
+    def _source(self) -> str:
+        return variable(self.plan.source.dsn_env, what="the change stream's source")
+
+    @property
+    def _target(self) -> str:
+        return variable(self.plan.target.dsn_env, what="the change stream's target")
+
+    def _finding(self, finding: Any) -> dict[str, Any]:
+        problem = self.plan.problem(finding.path, finding.message, finding.remedy)
+        return {
+            "severity": finding.severity.value,
+            **problem.as_dict(),
+            "text": f"{finding.severity.value}: {problem}",
+        }
+
+
+def _comparison(report: Any) -> Comparison:
+    tables = {
+        name: {"rows": table.rows, "differing": table.differing} for name, table in report.tables.items()
+    }
+    return Comparison(
+        position=str(report.position),
+        rows=sum(table["rows"] for table in tables.values()),
+        differing=sum(table["differing"] for table in tables.values()),
+        detail={"position": str(report.position), "tables": tables},
+    )
+
+
+@contextmanager
+def _reachable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ChangeStreamError(f"{what} of the change stream: {first}") from error
+    except StreamError as error:
+        raise ChangeStreamError(str(error)) from error

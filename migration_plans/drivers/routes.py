@@ -1,0 +1,80 @@
+"""The routes file: what percentage it says, and how to change that. Legal routes are
+strangler_proxy.routes' business.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from chassis.problems import InvalidFileError, Problem
+from strangler_proxy.edit import set_percent
+from strangler_proxy.routes import parse_routes, version_of
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesFact:
+    """What the file says now. `version` is that of the proxy: the first 12 hex digits of its SHA-256."""
+
+    percent: Decimal
+    version: str
+    backend_url: str
+    owner: str
+    paths: tuple[str, ...]
+
+
+class RoutesFile:
+    """One group of one routes file."""
+
+    def __init__(self, path: Path, group: str) -> None:
+        self.path = path
+        self.group = group
+        self._known: RoutesFact | None = None
+
+    def read(self) -> RoutesFact:
+        """What the file says about the group. Raises InvalidFileError when it is refused or has no such
+        group.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror or error}"
+            raise InvalidFileError(
+                [
+                    Problem(
+                        str(self.path), 0, 0, "", reason, "name the routes file with --routes or in the plan"
+                    )
+                ]
+            ) from error
+        if self._known is not None and self._known.version == version_of(content):
+            return self._known  # parsing YAML takes longer than the rest of a turn
+        routes = parse_routes(content, str(self.path))
+        group = routes.groups.get(self.group)
+        if group is None:
+            known = ", ".join(sorted(routes.groups)) or "none"
+            raise InvalidFileError(
+                [
+                    Problem(
+                        str(self.path), 0, 0, f"groups.{self.group}", f"there is no such group (there is: {known})",
+                        "correct `group` in the plan, or add the group",
+                    )
+                ]
+            )  # fmt: skip
+        self._known = RoutesFact(
+            percent=group.percent,
+            version=routes.version,
+            backend_url=routes.backends[group.backend].url,
+            owner=group.owner,
+            paths=group.paths,
+        )
+        return self._known
+
+    def set_percent(self, percent: Decimal) -> str:
+        """Write `percent`, keep everything else. Returns the new version. Raises InvalidFileError."""
+        try:
+            return set_percent(self.path, {self.group: percent})
+        except OSError as error:
+            reason = f"cannot be written: {error.strerror or error}"
+            problem = Problem(
+                str(self.path), 0, 0, "", reason, "give this user the right to write it and its folder"
+            )
+            raise InvalidFileError([problem]) from error

@@ -1,0 +1,240 @@
+"""A real controller, a real ledger in PostgreSQL, a real routes file, a proxy that tells what the test says."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import AsyncIterator
+
+import pytest
+
+from migration_plans import examples
+from migration_plans.actions import World
+from migration_plans.controller import Controller, Pace
+from migration_plans.drivers.routes import RoutesFile
+from migration_plans.ledger import Ledger, LockedError
+from migration_plans.plan import Plan, load_plan
+from migration_plans.proxy_admin import ProxyAdmin
+from migration_plans.record import Record, after, begin
+from migration_plans.stages import Event, State
+from migration_plans.testing import FakeChangeStream, FakeProber, FakeProxyAdmin
+from strangler_proxy.edit import set_percent
+
+pytestmark = pytest.mark.anyio
+
+PACE = Pace(turn=0.02, stream=0.02, probe=0.02, again=0.1)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[FakeProxyAdmin]:
+    examples.write(tmp_path)
+    with FakeProxyAdmin(tmp_path / "routes.yaml") as admin:
+        yield admin
+
+
+class Setting:
+    """One migration: its plan, ledger and world; `until` waits for the ledger to say something."""
+
+    def __init__(self, plan: Plan, dsn: str, proxy: FakeProxyAdmin) -> None:
+        self.plan, self.dsn, self.proxy = plan, dsn, proxy
+        self.ledger = Ledger(dsn)
+        self.ledger.install()
+        self.stream, self.prober = FakeChangeStream(), FakeProber()
+        self.routes = RoutesFile(plan.routes, plan.group)
+
+    def controller(self, plan: Plan | None = None) -> Controller:
+        world = World(self.routes, ProxyAdmin(self.proxy.url), self.stream, self.prober)
+        return Controller(
+            plan=plan or self.plan,
+            ledger=Ledger(self.dsn),
+            side_ledger=Ledger(self.dsn),
+            world=world,
+            outcomes=ProxyAdmin(self.proxy.url),
+            pace=PACE,
+        )
+
+    def start(self) -> None:
+        stages = [planned.stage for planned in self.plan.stages]
+        fresh = begin(
+            self.plan.name, stages=stages, percent=Decimal(0), digest=self.plan.digest, now=time.time()
+        )
+        self._write(fresh, Event.START)
+
+    def by_hand(self, event: Event) -> None:
+        self._write(self.record(), event)
+
+    def _write(self, record: Record, event: Event) -> None:
+        stages = [planned.stage for planned in self.plan.stages]
+        self.ledger.append(
+            after(record, event, stages=stages, now=time.time()), event=event.value, actor="test"
+        )
+
+    def record(self) -> Record:
+        record = self.ledger.read(self.plan.name)
+        assert record is not None
+        return record
+
+    def events(self) -> list[str]:
+        return [entry.event for entry in self.ledger.history(self.plan.name)]
+
+    async def until(
+        self, condition: Callable[[Record], bool], *, feed: Callable[[], object] | None = None
+    ) -> Record:
+        deadline = time.monotonic() + 15
+        while True:
+            record = self.record()
+            if condition(record):
+                return record
+            assert time.monotonic() < deadline, f"still {record}"
+            if feed is not None:
+                feed()
+            await asyncio.sleep(0.01)
+
+    async def soaking(self, stage: str, *, feed: Callable[[], object] | None = None) -> Record:
+        return await self.until(lambda r: r.stage_name == stage and r.state is State.SOAKING, feed=feed)
+
+    def healthy(self) -> None:
+        """Traffic at the present percentage, all of it good."""
+        self.proxy.good("control", 20)
+        if self.proxy.percent():
+            self.proxy.good("canary", 5)
+
+
+@asynccontextmanager
+async def running(controller: Controller) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(controller.run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 10)
+
+
+@pytest.fixture
+def setting(tmp_path: Path, database: str, proxy: FakeProxyAdmin) -> Iterator[Setting]:
+    made = Setting(load_plan(tmp_path / "plan.yaml"), database, proxy)
+    yield made
+    made.ledger.close()
+
+
+async def test_walks_every_stage_to_the_end(setting: Setting) -> None:
+    setting.start()
+    async with running(setting.controller()):
+        await setting.until(lambda r: r.state is State.DONE, feed=setting.healthy)
+    assert setting.proxy.percent() == 100
+    assert [percent for _, percent in setting.proxy.reloads] == [10, 25, 100]
+    assert setting.stream.calls == ["prepare", "compare"]
+    assert setting.ledger.check_chain("catalog").broken_at is None
+
+
+async def test_service_that_fails_every_request_is_rolled_back_within_three(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.until(lambda r: r.stage_name == "ramp 10" and r.state is State.SOAKING)
+        setting.by_hand(Event.ADVANCE)
+        await setting.soaking("ramp 25")
+        for _ in range(50):
+            setting.proxy.good("control", 3)
+            setting.proxy.good("canary", 1)
+        failures: list[int] = []
+        for number in range(3):
+            setting.proxy.good("control", 3)
+            failures.append(setting.proxy.bad("canary", client=f"shopper {number}"))
+        record = await setting.until(lambda r: r.state is State.ROLLED_BACK)
+    assert setting.proxy.percent() == 0
+    assert record.tripped_at_ns == failures[2]
+    tripped, at_zero = setting.ledger.history("catalog")[-2:]
+    assert (tripped.event, at_zero.event) == ("tripped", "at_zero")
+    assert tripped.detail["verdict"]["canary"]["requests_to_detect"] == 3
+    assert 0 < at_zero.detail["actuation_ms"] <= 250
+
+
+async def test_both_arms_failing_pauses(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10")
+        for number in range(6):
+            setting.proxy.bad("control", client=f"control {number}")
+            setting.proxy.bad("canary", client=f"canary {number}")
+        await setting.until(lambda r: r.state is State.PAUSED)
+    assert setting.proxy.percent() == 10
+    assert setting.events()[-1] == "both_arms_fail"
+
+
+async def test_one_client_that_retries_does_not_roll_back(setting: Setting) -> None:
+    setting.start()
+    async with running(setting.controller()):
+        await setting.soaking("ramp 10")
+        for _ in range(30):
+            setting.proxy.bad("canary", client="the one with the poisoned request")
+        await setting.until(lambda r: r.state is State.DONE, feed=setting.healthy) if False else None
+        await asyncio.sleep(0)
+        assert setting.record().state is State.SOAKING
+
+
+async def test_edit_by_hand_is_taken_in_and_pauses(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10")
+        set_percent(setting.plan.routes, {"catalog": Decimal("7.5")})
+        record = await setting.until(lambda r: r.state is State.PAUSED)
+        assert record.percent == Decimal("7.5")
+        await setting.until(lambda _: setting.proxy.percent() == Decimal("7.5"))
+        setting.by_hand(Event.RESUME)
+        await setting.until(lambda r: r.state is State.SOAKING and setting.proxy.percent() == 10)
+
+
+async def test_retries_by_itself_once_the_service_is_well(setting: Setting) -> None:
+    settings = ["rollback.retry.auto=true", "rollback.retry.after=0s", "rollback.retry.probes=2"]
+    plan = load_plan(Path(setting.plan.file), settings=settings)
+    setting.prober.problem = "GET /ready answers 503"
+    setting.start()
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10", feed=lambda: None)
+        for number in range(3):
+            setting.proxy.good("control", 3)
+            setting.proxy.bad("canary", client=f"shopper {number}")
+        await setting.until(lambda r: r.state is State.ROLLED_BACK)
+        await setting.until(lambda _: setting.prober.rounds > 3)
+        assert setting.record().state is State.ROLLED_BACK
+        setting.prober.problem = ""
+        await setting.until(lambda r: r.state is State.DONE, feed=setting.healthy)
+    assert setting.events().count("retry") == 1
+
+
+async def test_second_controller_is_refused(setting: Setting) -> None:
+    setting.start()
+    async with running(setting.controller()):
+        await setting.until(lambda r: r.stage > 0)
+        with pytest.raises(LockedError):
+            await setting.controller().run(asyncio.Event())
+
+
+async def test_cut_stream_holds(setting: Setting) -> None:
+    """No evidence is not good evidence: with the stream cut, nothing advances, however long it was good before."""
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=10", "gates.soak=0s"])
+    controller = setting.controller(plan)
+    async with running(controller):
+        await setting.soaking("ramp 10")
+        setting.proxy.good("canary", 9)
+        setting.proxy.cut_streams()
+        await setting.until(lambda _: setting.proxy.listeners == 1)
+        setting.proxy.good("canary", 9)  # nine before the cut, nine after it: never ten in one piece
+        await setting.until(lambda _: (s := controller.monitor.canary()) is not None and s.requests == 9)
+        await controller.turn()
+        assert setting.record().stage_name == "ramp 10"
+        setting.proxy.good("canary", 1)
+        await setting.until(lambda r: r.stage_name == "ramp 25")
