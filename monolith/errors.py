@@ -1,6 +1,7 @@
 """What a service raises when the shop's rules say no.
 
-A `ShopError` is the caller's news, not a bug: the API answers it with `status` and a JSON body, pages show `message`.
+A `ShopError` is the caller's news, not a bug: the API answers it with `status` and a JSON body, pages show
+`message`.
 """
 
 from typing import ClassVar

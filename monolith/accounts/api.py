@@ -12,7 +12,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from monolith.config.rest import django_request
 from monolith.accounts import selectors, services
 from monolith.accounts.models import Address, User
 from monolith.accounts.serializers import (
@@ -22,6 +21,7 @@ from monolith.accounts.serializers import (
     RegistrationSerializer,
     UserSerializer,
 )
+from monolith.config.rest import django_request
 
 
 class CsrfView(APIView):
@@ -90,7 +90,7 @@ class MeView(generics.RetrieveUpdateAPIView[User]):
 
     def get_object(self) -> User:
         """The caller."""
-        return cast(User, self.request.user)  # the permission let nobody else through
+        return cast("User", self.request.user)  # the permission let nobody else through
 
 
 class AddressViewSet(viewsets.ModelViewSet[Address]):
@@ -104,11 +104,11 @@ class AddressViewSet(viewsets.ModelViewSet[Address]):
 
     def get_queryset(self) -> QuerySet[Address]:
         """The caller's own; others' do not exist as far as the caller can tell."""
-        return selectors.addresses_of(cast(User, self.request.user))
+        return selectors.addresses_of(cast("User", self.request.user))
 
     def perform_create(self, serializer: serializers.BaseSerializer[Address]) -> None:
         """Through the service, which looks after the default."""
-        serializer.instance = services.add_address(cast(User, self.request.user), _validated(serializer))
+        serializer.instance = services.add_address(cast("User", self.request.user), _validated(serializer))
 
     def perform_update(self, serializer: serializers.BaseSerializer[Address]) -> None:
         """Through the service, which looks after the default."""
@@ -120,4 +120,4 @@ class AddressViewSet(viewsets.ModelViewSet[Address]):
 
 
 def _validated(serializer: serializers.BaseSerializer[Any]) -> dict[str, Any]:
-    return cast(serializers.Serializer[Any], serializer).validated_data
+    return dict(cast("serializers.Serializer[Any]", serializer).validated_data)

@@ -1,1 +1,1 @@
-"""What a shopper wants to buy: one cart for each user, and one for each anonymous session that put something in."""
+"""What a shopper wants to buy: a cart for each user, and for each anonymous session that put something in."""

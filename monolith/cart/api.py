@@ -7,10 +7,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from monolith.config.rest import django_request
 from monolith.cart import selectors, services
 from monolith.cart.serializers import CartSerializer, NewItemSerializer, QuantitySerializer
 from monolith.cart.session import CartOwner, owner_for_writing, owner_of
+from monolith.config.rest import django_request
 
 
 class CartView(APIView):

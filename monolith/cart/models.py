@@ -9,7 +9,7 @@ MOST_OF_ONE = 99
 
 
 class Cart(models.Model):
-    """Belongs to a user, or to whoever knows `token` (kept in an anonymous session): exactly one of the two."""
+    """Belongs to a user, or to whoever knows `token` (kept in an anonymous session): one of the two."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, blank=True, related_name="cart"
@@ -50,4 +50,4 @@ class CartItem(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} × product {self.product_id}"
+        return f"{self.quantity} x product {self.product_id}"

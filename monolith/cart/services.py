@@ -1,4 +1,4 @@
-"""Writes of carts. Every function locks the cart's row first, so the changes of one cart happen one after the other."""
+"""Writes of carts. Each locks the cart's row first: the changes of one cart happen one after the other."""
 
 import uuid
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """What a product list can be narrowed to and sorted by."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import django_filters
@@ -17,7 +18,7 @@ def _categories(_request: HttpRequest | None) -> QuerySet[Category]:
     return Category.objects.all()
 
 
-class ProductFilter(django_filters.FilterSet):
+class ProductFilter(django_filters.FilterSet):  # type: ignore[misc]  # its base is untyped
     """`?category=&brand=&min_price=&max_price=&released_after=&search=`; a bad value is answered with 400."""
 
     category = django_filters.ModelChoiceFilter(
@@ -50,7 +51,7 @@ class ProductFilter(django_filters.FilterSet):
 
 
 class ProductOrdering(OrderingFilter):
-    """`?ordering=price,-rating`; unknown names are ignored, products without a rating come last, ties go by id.
+    """`?ordering=price,-rating`; unknown names are ignored, those without a rating come last, ties go by id.
 
     Without `ordering` the order of the list or the rank of the search stays.
     """
@@ -67,7 +68,7 @@ class ProductOrdering(OrderingFilter):
         return queryset.order_by(*ordering(names)) if names else queryset
 
 
-def ordering(names: list[str] | tuple[str, ...]) -> list[OrderBy]:
+def ordering(names: Iterable[str]) -> list[OrderBy]:
     """Sort expressions of names like `-price`, with the primary key at the end."""
     terms = [
         F(name.removeprefix("-")).desc(nulls_last=True)

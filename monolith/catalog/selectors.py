@@ -41,7 +41,8 @@ class CategoryPlace:
 def all_products() -> QuerySet[Product]:
     """Products with `rating` (mean of the approved reviews, two places, or None), `review_count` and images.
 
-    The description, the attributes and the search vector are left out: lists do not show them. Order: newest first.
+    The description, the attributes and the search vector are left out: lists do not show them. Order: newest
+    first.
     """
     approved = Review.objects.filter(product=OuterRef("pk"), is_approved=True).order_by().values("product")
     mean = Round(Avg("rating", output_field=DecimalField(max_digits=3, decimal_places=2)), precision=2)

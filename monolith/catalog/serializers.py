@@ -99,8 +99,8 @@ class ProductUpdateSerializer(serializers.ModelSerializer[Product]):
     class Meta:
         model = Product
         fields = [
-            "name", "brand", "description", "price", "currency", "attributes", "weight_kg", "category", "is_active",
-            "released_on",
+            "name", "brand", "description", "price", "currency", "attributes", "weight_kg", "category",
+            "is_active", "released_on",
         ]  # fmt: skip
         extra_kwargs = {"price": {"min_value": 0}, "currency": {"min_length": 3}}
 

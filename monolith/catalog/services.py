@@ -11,8 +11,8 @@ from monolith.errors import ShopError
 
 CHANGEABLE = frozenset(
     {
-        "name", "brand", "description", "price", "currency", "attributes", "weight_kg", "category", "is_active",
-        "released_on",
+        "name", "brand", "description", "price", "currency", "attributes", "weight_kg", "category",
+        "is_active", "released_on",
     }
 )  # fmt: skip
 

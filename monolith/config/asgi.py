@@ -14,8 +14,9 @@ def _check_secret() -> None:
     # Django would find out at the first login; a server must not start like that.
     if not os.environ.get("SHOP_SECRET_KEY") and not settings.DEBUG:
         raise ImproperlyConfigured(
-            "SHOP_SECRET_KEY is not set: give the shop a long random value that stays the same between restarts "
-            "(python -c 'import secrets; print(secrets.token_urlsafe(50))'), or SHOP_DEBUG=1 for development"
+            "SHOP_SECRET_KEY is not set: give the shop a long random value that stays the same between "
+            "restarts (python -c 'import secrets; print(secrets.token_urlsafe(50))') "
+            "or SHOP_DEBUG=1 for development"
         )
 
 

@@ -1,7 +1,8 @@
 """Static assets and product pictures, answered by the shop itself.
 
-WhiteNoise and `django.views.static.serve` stream files with synchronous iterators, which ASGI must first collect in
-a thread (and Django warns so). The shop's files are small, so their bytes are put into the response at once.
+WhiteNoise and `django.views.static.serve` stream files with synchronous iterators, which ASGI must first
+collect in a thread (and Django warns so). The shop's files are small, so their bytes are put into the
+response at once.
 """
 
 from pathlib import Path
@@ -14,13 +15,13 @@ from django.utils._os import safe_join
 from django.utils.http import content_disposition_header, http_date
 from django.views.decorators.http import require_safe
 from django.views.static import was_modified_since
-from whitenoise.middleware import WhiteNoiseMiddleware
-from whitenoise.responders import StaticFile
+from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]  # it ships none
+from whitenoise.responders import StaticFile  # type: ignore[import-untyped]  # it ships none
 
 _PICTURES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
-class StaticFilesMiddleware(WhiteNoiseMiddleware):
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # its base is untyped
     """WhiteNoise, without streaming."""
 
     @staticmethod

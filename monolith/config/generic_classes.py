@@ -1,8 +1,8 @@
 """Lets annotations such as `ModelAdmin[Product]` run.
 
-The type stubs of Django say these classes are generic; Django 5.2 itself gave `__class_getitem__` to querysets,
-managers and foreign keys only. The same patch ships in django-stubs-ext, which would be a run-time dependency for
-ten lines.
+The type stubs of Django say these classes are generic; Django 5.2 itself gave `__class_getitem__` to
+querysets, managers and foreign keys only. The same patch ships in django-stubs-ext, which would be a run-time
+dependency for ten lines.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """JSON lines for the standard library's logging, each with the id of the request it belongs to.
 
-`request_id` lives in a context variable set by `monolith.config.requests`; anything given as `extra=` becomes a field.
+`request_id` lives in a context variable set by `monolith.config.requests`; anything given as `extra=` becomes
+a field.
 """
 
 import json
@@ -16,7 +17,7 @@ _NOT_FIELDS = frozenset({"request", "server_time", "color_message", "websocket"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time (UTC, ISO 8601), level, logger, event, service, request_id and extras."""
+    """One JSON object a record: UTC time (ISO 8601), level, logger, event, service, request_id, extras."""
 
     def __init__(self, service: str) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """One log line and one id for every request.
 
-The id comes from `X-Request-ID` when a balancer in front has made a sane one, else it is made here. It is returned in
-the same header, so that a shopper's complaint leads to the log.
+The id comes from `X-Request-ID` when a balancer in front has made a sane one, else it is made here. It is
+returned in the same header, so that a shopper's complaint leads to the log.
 """
 
 import logging

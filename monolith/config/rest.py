@@ -1,7 +1,7 @@
 """The house rules of the API, named by REST_FRAMEWORK in the settings.
 
-Sessions with CSRF tokens, page numbers, throttles on writes only, and an OPTIONS answer that does not depend on who
-asks.
+Sessions with CSRF tokens, page numbers, throttles on writes only, and an OPTIONS answer that does not depend
+on who asks.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class StaffOrReadOnly(BasePermission):
 
     def has_permission(self, request: Request, _view: "APIView") -> bool:
         """Whether the request may go on."""
-        return request.method in SAFE_METHODS or bool(request.user and request.user.is_staff)
+        return request.method in SAFE_METHODS or request.user.is_staff
 
 
 class ShopPagination(PageNumberPagination):
@@ -59,10 +59,9 @@ class ShopPagination(PageNumberPagination):
 class WriteThrottle(ScopedRateThrottle):
     """Limits unsafe requests of views that have a `throttle_scope`; reading is never throttled."""
 
-    def get_rate(self) -> str | None:
+    def get_rate(self) -> str:
         """The rate of the scope, read when asked so that tests and settings can change it."""
-        rate: str | None = api_settings.DEFAULT_THROTTLE_RATES[self.scope]
-        return rate
+        return str(api_settings.DEFAULT_THROTTLE_RATES[str(self.scope)])
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         """Whether the request may go on."""
@@ -70,7 +69,7 @@ class WriteThrottle(ScopedRateThrottle):
 
 
 class MinimalMetadata(BaseMetadata):
-    """OPTIONS says what the resource is, and the same to everybody (DRF's default lists the caller's fields)."""
+    """OPTIONS says what the resource is, the same to everybody (DRF's default lists the caller's fields)."""
 
     def determine_metadata(self, _request: Request, view: "APIView") -> dict[str, Any]:
         """Name, description and media types of the view."""

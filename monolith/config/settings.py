@@ -13,7 +13,7 @@
 | `SHOP_STATIC_ROOT` | where collected assets lie | none: they are served from the source tree |
 | `SHOP_EMAIL_DIR` | e-mails are written there as files | `var/mail` |
 | `SHOP_EMAIL_HOST`, `SHOP_EMAIL_PORT` | an SMTP server instead of files | none, 25 |
-| `SHOP_THROTTLE_LOGIN`, `_REGISTER`, `_REVIEW`, `_CHECKOUT` | rates of writes for one client, like `30/min` | see below |
+| `SHOP_THROTTLE_LOGIN`, `_REGISTER`, `_REVIEW`, `_CHECKOUT` | writes of one client: `30/min` | see below |
 | `SHOP_PASSWORD_ITERATIONS` | work factor of PBKDF2 | Django's |
 | `SHOP_PAYMENT_WEBHOOK_SECRET` | key of the payment provider's signatures | none: its answers are refused |
 | `SHOP_LOG_LEVEL` | least level logged | INFO |

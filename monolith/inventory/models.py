@@ -64,7 +64,7 @@ class Reservation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} × item {self.stock_item_id} for order {self.order_id} ({self.status})"
+        return f"{self.quantity} x item {self.stock_item_id} for order {self.order_id} ({self.status})"
 
 
 class StockMovement(models.Model):

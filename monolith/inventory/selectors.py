@@ -6,7 +6,7 @@ from monolith.inventory.models import StockItem
 
 
 def available(product_ids: Iterable[int]) -> dict[int, int]:
-    """Pieces that can be sold now, by product id; products without a stock row are left out (there are none)."""
+    """Pieces that can be sold now, by product id; products without a stock row are left out: there are 0."""
     rows = StockItem.objects.filter(product__in=list(product_ids)).values_list(
         "product_id", "on_hand", "reserved"
     )

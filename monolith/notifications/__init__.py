@@ -1,1 +1,1 @@
-"""E-mails about orders: written into a table when an order changes, sent from there, tried again when that fails."""
+"""E-mails about orders: written into a table when an order changes, sent from there, tried again."""

@@ -43,7 +43,7 @@ def message_for(status: str, facts: OrderFacts) -> Message | None:
         return None
     subject, sentence = texts
     lines = "\n".join(
-        f"  {quantity} × {name}: {total} {facts.currency}" for quantity, name, total in facts.lines
+        f"  {quantity} x {name}: {total} {facts.currency}" for quantity, name, total in facts.lines
     )
     body = (
         f"Hello {facts.name},\n\n{sentence}\n\n{lines}\n\nTotal: {facts.total} {facts.currency}\n\nThe shop\n"

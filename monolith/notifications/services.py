@@ -46,9 +46,9 @@ def notify(*, order_id: int, status: str) -> Notification | None:
 def send_queued(*, limit: int = 100, only: int | None = None) -> int:
     """Send what is queued, oldest first (or `only` the one of that id); the number sent.
 
-    Each e-mail is one transaction that holds its row, so two senders never send the same one; a sender that dies
-    after the server took the mail and before the commit sends it again, which is the lesser evil. Failures are
-    counted in the row and tried again, MOST_ATTEMPTS times.
+    Each e-mail is one transaction that holds its row, so two senders never send the same one; a sender that
+    dies after the server took the mail and before the commit sends it again, which is the lesser evil.
+    Failures are counted in the row and tried again, MOST_ATTEMPTS times.
     """
     sent = 0
     for _ in range(limit):

@@ -1,1 +1,1 @@
-"""What was bought: orders with their prices frozen, the table of what may become of them, and the checkout."""
+"""What was bought: orders with frozen prices, the table of what may become of them, and the checkout."""

@@ -57,7 +57,7 @@ class OrderAdmin(ReadOnlyAdmin, admin.ModelAdmin[Order]):
         self._each(request, orders, lambda pk: checkout.refund_returned(pk, provider=configured_provider()))
 
     def has_process_permission(self, request: HttpRequest) -> bool:
-        """Who may move orders on: whoever was given the right to change them, though the form stays closed."""
+        """Who may move orders on: those with the right to change them, though the form stays closed."""
         return request.user.has_perm("orders.change_order")
 
     def _each(self, request: HttpRequest, orders: QuerySet[Order], act: Callable[[int], Order]) -> None:

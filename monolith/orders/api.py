@@ -38,7 +38,7 @@ class CheckoutView(APIView):
         """
         given = CheckoutSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        user = cast(User, request.user)  # the permission let nobody else through
+        user = cast("User", request.user)  # the permission let nobody else through
         result = checkout.check_out(
             checkout.CheckoutRequest(user=user, key=_idempotency_key(request), **given.validated_data),
             provider=configured_provider(),
@@ -65,7 +65,7 @@ class OrderViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
 
     def get_queryset(self) -> QuerySet[Order]:
         """The caller's own; others' do not exist as far as the caller can tell."""
-        return selectors.orders_of(cast(User, self.request.user))
+        return selectors.orders_of(cast("User", self.request.user))
 
     def get_serializer_class(self) -> type[serializers.BaseSerializer[Order]]:
         """Lists are shorter than details."""
@@ -73,7 +73,7 @@ class OrderViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
 
     def get_object(self) -> Order:
         """The order with its lines and events."""
-        order = selectors.order_of(cast(User, self.request.user), self.kwargs["number"])
+        order = selectors.order_of(cast("User", self.request.user), self.kwargs["number"])
         if order is None:
             raise NotFound
         return order

@@ -4,11 +4,13 @@ A checkout is two transactions with the payment provider between them:
 
 1. **Place**, one atomic act: stock is promised, the order and its payment are written, all or nothing.
 2. **Ask** the provider, outside any transaction: no row is locked while a foreign server thinks.
-3. **Settle**, one atomic act for each answer: payment, order, stock and cart change together. An answer that comes
+3. **Settle**, one atomic act for each answer: payment, order, stock and cart change together. An answer that
+comes
    again, or through the webhook at the same time, finds the payment changed and does nothing.
 
-The payment is written as `processing` *before* the provider is asked. If the process dies or the answer is lost
-between 1 and 3, the row says so, the stock stays promised, and `reconcile` asks the provider what became of it.
+The payment is written as `processing` *before* the provider is asked. If the process dies or the answer is
+lost between 1 and 3, the row says so, the stock stays promised, and `reconcile` asks the provider what became
+of it.
 
 Locks are always taken in this order, so no two of these acts can wait for each other in a circle:
 **cart → order → payment → stock (by product id).**
@@ -121,9 +123,10 @@ class CheckoutResult:
 def check_out(request: CheckoutRequest, *, provider: PaymentProvider) -> CheckoutResult:
     """Buy what lies in the user's cart.
 
-    The result's payment is captured, declined (the order is cancelled, the cart kept), unknown (no answer yet), or
-    processing (a repetition while the first request is still at it). Raises EmptyCartError, NotForSaleAnyMoreError,
-    OutOfStockError, PriceChangedError, UnknownAddressError, KeyReusedError: nothing has changed then.
+    The result's payment is captured, declined (the order is cancelled, the cart kept), unknown (no answer
+    yet), or processing (a repetition while the first request is still at it). Raises EmptyCartError,
+    NotForSaleAnyMoreError, OutOfStockError, PriceChangedError, UnknownAddressError, KeyReusedError: nothing
+    has changed then.
     """
     placed = place(request)
     if not placed.repeated:
@@ -181,7 +184,7 @@ def cancel(order_id: int, *, provider: PaymentProvider) -> Order:
 
 
 def refund_returned(order_id: int, *, provider: PaymentProvider) -> Order:
-    """The parcel came back: the money goes back. The pieces are looked at first, `inventory.correct` counts them.
+    """The parcel came back: the money goes back. The pieces are looked at before `inventory.correct`.
 
     Raises as `cancel` does.
     """
@@ -193,9 +196,10 @@ def reconcile(
 ) -> Iterator[str]:
     """Find out what became of payments without an answer; one line of report for each.
 
-    Payments younger than `older_than` are left alone: their request may still be at it. When the provider never
-    heard of a payment the order is cancelled. When it cannot be reached, the order is cancelled once its promise of
-    stock has expired; should the money have been taken after all, it is given back when that comes to light.
+    Payments younger than `older_than` are left alone: their request may still be at it. When the provider
+    never heard of a payment the order is cancelled. When it cannot be reached, the order is cancelled once
+    its promise of stock has expired; should the money have been taken after all, it is given back when that
+    comes to light.
     """
     now = now or timezone.now()
     for payment in unsettled().filter(updated_at__lte=now - older_than):
@@ -316,7 +320,8 @@ def _apply(order: Order, payment: Payment, cart: Cart | None) -> None:
             if cart is not None:
                 carts.remove_bought(cart, dict(order.lines.values_list("product_id", "quantity")))
         case Payment.Status.CAPTURED:
-            # We had given up on this payment. The money goes back; the intent is written before it is asked for.
+            # We had given up on this payment. The money goes back; the intent is written before it is asked
+            # for.
             _log.warning("late capture of a cancelled order", extra={"order": order.number})
             payments.mark_refunding(payment)
         case Payment.Status.DECLINED if order.state is OrderStatus.PENDING:

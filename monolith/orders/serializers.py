@@ -65,8 +65,8 @@ class OrderSerializer(OrderSummarySerializer):
 
     class Meta(OrderSummarySerializer.Meta):
         fields = [
-            *OrderSummarySerializer.Meta.fields, "items_total", "shipping_total", "shipping_address", "payment",
-            "lines", "events",
+            *OrderSummarySerializer.Meta.fields, "items_total", "shipping_total", "shipping_address",
+            "payment", "lines", "events",
         ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What other apps may listen to. Sent after the transaction has committed, so a receiver sees what it hears of."""
+"""What other apps may listen to. Sent after the commit, so a receiver sees what it hears of."""
 
 from django.dispatch import Signal
 

@@ -1,8 +1,7 @@
-"""HTTP of payments: `/api/payments/events/`, where the provider delivers answers, more than once if it likes."""
+"""HTTP of payments: `/api/payments/events/`, where the provider delivers answers, at least once."""
 
 import hashlib
 import hmac
-from typing import ClassVar
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
@@ -25,7 +24,7 @@ def signature(body: bytes, secret: str) -> str:
 
 
 class SignedByProvider(BasePermission):
-    """Lets through what carries the provider's signature; nothing at all as long as the shop has no secret."""
+    """Lets through what carries the provider's signature; nothing as long as the shop has no secret."""
 
     message = "The signature is missing or wrong."
 
@@ -42,7 +41,7 @@ class ProviderEventsView(APIView):
     """Answers of the payment provider."""
 
     # A server has no session and no CSRF token; its signature stands for both.
-    authentication_classes: ClassVar[list[type[BaseAuthentication]]] = []
+    authentication_classes: list[type[BaseAuthentication]] = []
     permission_classes = [SignedByProvider]
 
     @extend_schema(request=ProviderEventSerializer, responses={204: None})

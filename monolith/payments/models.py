@@ -9,8 +9,9 @@ from django.utils import timezone
 class Payment(models.Model):
     """The one payment of an order.
 
-    `key` goes to the provider with every request about this payment, so that asking twice never charges twice.
-    `PROCESSING` is written before the provider is asked: whatever happens then, the row remembers that it was.
+    `key` goes to the provider with every request about this payment, so that asking twice never charges
+    twice. `PROCESSING` is written before the provider is asked: whatever happens then, the row remembers that
+    it was.
     """
 
     class Status(models.TextChoices):

@@ -1,7 +1,7 @@
 """The payment provider: what the shop expects of one, and a simulated one.
 
-The simulated provider keeps no books. Its answers follow from the token that stands for the card, so every scenario
-can be asked for, and asking again gives the same answer:
+The simulated provider keeps no books. Its answers follow from the token that stands for the card, so every
+scenario can be asked for, and asking again gives the same answer:
 
 | token | what happens |
 |---|---|

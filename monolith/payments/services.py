@@ -41,8 +41,8 @@ def locked_payment(key: UUID) -> Payment:
 def record(payment: Payment, answer: ProviderAnswer) -> bool:
     """Note the answer for a locked payment; whether it changed anything.
 
-    An answer that was noted before changes nothing, nor does one that does not fit the payment's status: both are
-    what a provider sends when it repeats itself.
+    An answer that was noted before changes nothing, nor does one that does not fit the payment's status: both
+    are what a provider sends when it repeats itself.
     """
     wanted = _NEXT.get((payment.status, answer.outcome))
     _, new = PaymentEvent.objects.get_or_create(

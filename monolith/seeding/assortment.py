@@ -18,7 +18,7 @@ class Kind:
     use: str
 
 
-def _kind(
+def _kind(  # noqa: PLR0917  (rows of a table)
     place: str, nouns: str, materials: str, numbers: tuple[int, int, float, float], motif: str, use: str
 ) -> Kind:
     root, branch, leaf = place.split(" > ")

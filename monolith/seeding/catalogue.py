@@ -129,8 +129,8 @@ def _product(rng: Random, number: int, *, kind: Kind, category_id: int, slugs: s
     created = moment(rng, days=730)
     texts = {
         "adjective": adjective.lower(), "noun": noun.lower(), "material": material, "use": kind.use,
-        "Material": material.capitalize(), "series": series, "colour": colour, "width": width, "height": height,
-        "brand": brand,
+        "Material": material.capitalize(), "series": series, "colour": colour, "width": width,
+        "height": height, "brand": brand,
     }  # fmt: skip
     description = " ".join(
         [

@@ -1,7 +1,7 @@
 """Product pictures: flat drawings, made with Pillow, the same pixels every time.
 
-A drawing is a function on a square of 100 × 100 units; each motif exists in `VARIANTS` colourings. Products of one
-kind share them, as 10,000 products would not be drawn within seconds.
+A drawing is a function on a square of 100 x 100 units; each motif exists in `VARIANTS` colourings. Products
+of one kind share them, as 10,000 products would not be drawn within seconds.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ class Canvas:
     def _scaled(self, *numbers: float) -> list[float]:
         return [number * self._unit for number in numbers]
 
-    def box(
+    def box(  # noqa: PLR0917  (coordinates)
         self, left: float, top: float, right: float, bottom: float, fill: Colour, radius: float = 0
     ) -> None:
         """A rectangle with round corners."""
@@ -370,9 +370,32 @@ def _goggles(c: Canvas, p: Palette) -> None:
 
 
 MOTIFS: Mapping[str, Callable[[Canvas, Palette], None]] = {
-    "pan": _pan, "bowl": _bowl, "mug": _mug, "chair": _chair, "table": _table, "shelf": _shelf, "lamp": _lamp,
-    "pendant": _pendant, "cushion": _cushion, "headphones": _headphones, "speaker": _speaker, "monitor": _monitor,
-    "camera": _camera, "tripod": _tripod, "tent": _tent, "backpack": _backpack, "boot": _boot, "helmet": _helmet,
-    "bag": _bag, "jacket": _jacket, "trowel": _trowel, "can": _can, "pot": _pot, "blocks": _blocks, "pen": _pen,
-    "notebook": _notebook, "kettlebell": _kettlebell, "goggles": _goggles,
-}  # fmt: skip
+    "pan": _pan,
+    "bowl": _bowl,
+    "mug": _mug,
+    "chair": _chair,
+    "table": _table,
+    "shelf": _shelf,
+    "lamp": _lamp,
+    "pendant": _pendant,
+    "cushion": _cushion,
+    "headphones": _headphones,
+    "speaker": _speaker,
+    "monitor": _monitor,
+    "camera": _camera,
+    "tripod": _tripod,
+    "tent": _tent,
+    "backpack": _backpack,
+    "boot": _boot,
+    "helmet": _helmet,
+    "bag": _bag,
+    "jacket": _jacket,
+    "trowel": _trowel,
+    "can": _can,
+    "pot": _pot,
+    "blocks": _blocks,
+    "pen": _pen,
+    "notebook": _notebook,
+    "kettlebell": _kettlebell,
+    "goggles": _goggles,
+}

@@ -16,7 +16,10 @@ from django.db import transaction
 
 from monolith.accounts.models import Address, User
 from monolith.catalog.models import Category, Product, ProductImage, Review
-from monolith.seeding import catalogue, load, people, pictures
+from monolith.inventory.models import StockItem, StockMovement
+from monolith.orders.models import Order, OrderEvent, OrderLine
+from monolith.payments.models import Payment, PaymentEvent
+from monolith.seeding import catalogue, load, people, pictures, trade
 
 
 class Command(BaseCommand):
@@ -27,8 +30,8 @@ class Command(BaseCommand):
     """
 
     help = (
-        "Fill an empty shop with demo data. Users are staff@shop.test and shopper0001@shop.test, …; their password is "
-        "--password or SHOP_DEMO_PASSWORD."
+        "Fill an empty shop with demo data. Users are staff@shop.test and shopper0001@shop.test, …; their "
+        "password is --password or SHOP_DEMO_PASSWORD."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -82,7 +85,8 @@ class Command(BaseCommand):
         authors = [(row.id, User(full_name=row.full_name, email=row.email).public_name) for row in shoppers]
         pictured = catalogue.images(rng("images"), product_rows, variants=pictures.VARIANTS)
         reviewed = catalogue.reviews(rng("reviews"), product_rows, authors)
-        resident = people.addresses(rng("addresses"), shoppers)
+        resident = list(people.addresses(rng("addresses"), shoppers))
+        done = trade.past(rng("trade"), count=orders, products=product_rows, addresses=resident)
         return {
             "users": load.copy(User, people.UserRow, user_rows, is_active=True, password=hashed),
             "addresses": load.copy(Address, people.AddressRow, resident, country="DE"),
@@ -90,4 +94,11 @@ class Command(BaseCommand):
             "products": load.copy(Product, catalogue.ProductRow, product_rows),
             "images": load.copy(ProductImage, catalogue.ImageRow, pictured),
             "reviews": load.copy(Review, catalogue.ReviewRow, reviewed),
+            "stock items": load.copy(StockItem, trade.StockRow, done.stock),
+            "movements": load.copy(StockMovement, trade.MovementRow, done.movements),
+            "orders": load.copy(Order, trade.OrderRow, done.orders),
+            "order lines": load.copy(OrderLine, trade.OrderLineRow, done.lines),
+            "order events": load.copy(OrderEvent, trade.OrderEventRow, done.events),
+            "payments": load.copy(Payment, trade.PaymentRow, done.payments),
+            "payment events": load.copy(PaymentEvent, trade.PaymentEventRow, done.answers),
         }
