@@ -168,7 +168,7 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
 
     Raises AlreadyRunningError. Everything else that goes wrong is in the returned (and written) state.
     """
-    with _locked(config.layout):
+    with locked(config.layout):
         writer = _StateWriter(config.layout)
         log = structlog.get_logger("workshop.supervisor")
 
@@ -235,7 +235,8 @@ class _StateWriter:
 
 
 @contextmanager
-def _locked(layout: Layout) -> Iterator[None]:
+def locked(layout: Layout) -> Iterator[None]:
+    """Hold the lock of `layout` for the length of the block. Raises AlreadyRunningError."""
     layout.run.mkdir(parents=True, exist_ok=True)
     handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with os.fdopen(handle, "r+") as file:

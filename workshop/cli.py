@@ -57,7 +57,7 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--products", type=click.IntRange(1), default=Seed().products, show_default=True),
         click.option("--users", type=click.IntRange(1), default=Seed().users, show_default=True),
         click.option("--orders", type=click.IntRange(0), default=Seed().orders, show_default=True),
-        click.option("--seed", type=int, default=Seed().seed, show_default=True, help="Of all that is drawn."),
+        click.option("--seed", type=int, default=Seed().seed, show_default=True),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -111,6 +111,11 @@ def url(*, role: str, password: str, database: str, host: str, port: int) -> str
     return f"postgresql://{quote(role, safe='')}:{quote(password, safe='')}@{shown}:{port}/{database}"
 
 
+def in_database(dsn: str, database: str) -> str:
+    """`dsn` with another database."""
+    return psycopg.conninfo.make_conninfo(dsn, dbname=database)
+
+
 def ensure(admin_dsn: str, passwords: Mapping[str, str]) -> None:
     """Make databases, roles and grants as the matrix wants them. Safe to repeat.
 

@@ -24,7 +24,7 @@ class RollbackFacts:
     """The automatic rollback. `verdict` is what the controller wrote into the ledger.
 
     `requests_to_detect` and `actuation_ms` are the demo's own measurements from the proxy's outcome stream;
-    `decided_ns` is the wall clock of the deciding response, `ledger_actuation_ms` the controller's own figure.
+    `decided_ns` is the wall clock of the deciding response, `ledger_actuation_ms` the controller's figure.
     """
 
     stage: str

@@ -8,11 +8,13 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from workshop.facts import Facts, Mark
+from workshop.traffic.record import Arm, Slice
 
 # placeholder: CSS variable of the page
 _COLOURS: Mapping[str, str] = {
@@ -26,6 +28,8 @@ _COLOURS: Mapping[str, str] = {
     "#01020a": "--grid",
 }
 _TEXT, _FAINT, _CONTROL, _CANARY, _FALLBACK, _BAD, _GOOD, _GRID = _COLOURS
+_AT_THE_SERVICE: tuple[Arm, ...] = ("canary", "fallback")
+_MOVING: tuple[Arm, ...] = ("control", *_AT_THE_SERVICE)
 _MARK_COLOURS: Mapping[str, str] = {"fault": _BAD, "rollback": _BAD, "healed": _GOOD, "done": _GOOD}
 
 
@@ -34,17 +38,7 @@ def split_over_time(facts: Facts) -> str:
 
     def draw(axes: Axes) -> None:
         starts = [part.start - facts.started for part in facts.slices]
-        totals = [
-            sum(part.requests.get(arm, 0) for arm in ("control", "canary", "fallback"))
-            for part in facts.slices
-        ]
-        shares = [
-            [
-                100 * part.requests.get(arm, 0) / total if total else 0.0
-                for part, total in _paired(facts, totals)
-            ]
-            for arm in ("canary", "fallback")
-        ]
+        shares = [[_share(part, arm) for part in facts.slices] for arm in _AT_THE_SERVICE]
         axes.stackplot(
             starts, *shares, step="post", colors=[_CANARY, _FALLBACK], alpha=0.75,
             labels=["answered by the service", "failed there, answered by the monolith"],
@@ -62,20 +56,24 @@ def split_over_time(facts: Facts) -> str:
 
 
 def errors_over_time(facts: Facts) -> str:
-    """Failed requests a second: of the service, and those that a shopper saw."""
+    """Share of failed requests: of each arm, and of all as shoppers saw them."""
 
     def draw(axes: Axes) -> None:
         width = facts.slices[1].start - facts.slices[0].start if len(facts.slices) > 1 else 1.0
         starts = [part.start - facts.started for part in facts.slices]
         service = [
-            _rate(part.requests.get("fallback", 0), part.requests.get("canary", 0)) for part in facts.slices
+            _rate(part.requests.get("fallback", 0), sum(part.requests.get(arm, 0) for arm in _AT_THE_SERVICE))
+            for part in facts.slices
+        ]
+        monolith = [
+            _rate(part.faults.get("control", 0), part.requests.get("control", 0)) for part in facts.slices
         ]
         shopper = [_rate(sum(part.faults.values()), sum(part.requests.values())) for part in facts.slices]
         axes.bar(
             starts, service, width=width, align="edge", color=_FALLBACK, label="service (before fallback)"
         )
-        axes.step([*starts, facts.seconds], [*shopper, shopper[-1] if shopper else 0], where="post",
-                  color=_BAD, linewidth=1.6, label="seen by shoppers")  # fmt: skip
+        axes.step(starts, monolith, where="post", color=_CONTROL, linewidth=1.6, label="monolith")
+        axes.step(starts, shopper, where="post", color=_BAD, linewidth=1.6, label="seen by shoppers")
         axes.set_ylim(0, 104)
         axes.set_ylabel("% of requests failed")
 
@@ -89,20 +87,22 @@ def lag_over_time(facts: Facts) -> str:
         known = [
             (sample.at - facts.started, sample.seconds) for sample in facts.lag if sample.seconds is not None
         ]
-        axes.plot([at for at, _ in known], [1000 * seconds for _, seconds in known], color=_CANARY, linewidth=1.4,
-                  label="change stream behind the monolith")  # fmt: skip
+        times, lags = [at for at, _ in known], [1000 * seconds for _, seconds in known]
+        axes.plot(times, lags, color=_CANARY, linewidth=1.4, label="change stream behind the monolith")
         axes.set_ylim(bottom=0)
         axes.set_ylabel("milliseconds")
 
     return _figure(facts, draw, "Lag of the change stream over time")
 
 
-def _paired(facts: Facts, totals: Sequence[int]) -> list[tuple[Mapping[str, int], int]]:
-    return [(part.requests, total) for part, total in zip(facts.slices, totals, strict=True)]  # type: ignore[misc]
+def _share(part: Slice, arm: Arm) -> float:
+    """Percent of the moving routes' requests in `part` that `arm` answered."""
+    total = sum(part.requests.get(each, 0) for each in _MOVING)
+    return 100 * part.requests.get(arm, 0) / total if total else 0.0
 
 
-def _rate(failed: int, fine: int) -> float:
-    return 100 * failed / (failed + fine) if failed else 0.0
+def _rate(failed: int, of: int) -> float:
+    return 100 * failed / of if of else 0.0
 
 
 def _figure(facts: Facts, draw: Callable[[Axes], None], title: str) -> str:
@@ -136,15 +136,14 @@ def _mark(axes: Axes, marks: Sequence[Mark], started: float) -> None:
         colour = _MARK_COLOURS.get(mark.kind, _FAINT)
         at = mark.at - started
         axes.axvline(at, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
-        axes.text(at, low + 0.97 * (high - low), f" {mark.text}", rotation=90, va="top", ha="left", fontsize=7,
-                  color=colour if colour != _FAINT else _TEXT)  # fmt: skip
+        text_colour = colour if colour != _FAINT else _TEXT
+        top = low + 0.97 * (high - low)
+        axes.text(at, top, f" {mark.text}", rotation=90, va="top", ha="left", fontsize=7, color=text_colour)
 
 
 def _as_svg(figure: Figure, title: str) -> str:
     text = io.StringIO()
     # text stays text: readable, selectable, and in the page's own font
-    from matplotlib import rc_context  # noqa: PLC0415  (the context is needed here alone)
-
     with rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "strangler"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()

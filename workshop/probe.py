@@ -7,6 +7,7 @@ person can read. It never raises for what a starting process does (refuse, reset
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 Probe = Callable[[], Awaitable[str | None]]
 
@@ -31,6 +32,22 @@ def http_ready(port: int, path: str = "/ready", *, timeout: float = 2.0) -> Prob
         return f"http://127.0.0.1:{port}{path} answered {status}: {body.strip()[:300]}"
 
     return ask
+
+
+def has_spoken(log: Path) -> Probe:
+    """A probe that wants a line in `log` that was not there when this was called.
+
+    For programs that have nothing to ask but log what they do as soon as they run.
+    """
+    before = log.stat().st_size if log.exists() else 0
+
+    def spoken() -> bool:
+        return log.exists() and log.stat().st_size > before
+
+    async def look() -> str | None:
+        return None if spoken() else f"it has not written anything to {log} yet"
+
+    return look
 
 
 async def _get(port: int, path: str) -> tuple[int, str]:

@@ -49,7 +49,7 @@ def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
             "rate": facts.rate,
             "by_arm": dict(facts.by_arm),
             "user_visible_errors": len(facts.faults),
-            "by_status": {str(status): count for status, count in sorted(facts.by_status.items())},
+            "by_status": dict(facts.by_status),
             "by_step": dict(facts.steps),
             "latency_ms": {arm: asdict(latency) for arm, latency in facts.latency.items()},
             "errors": [
@@ -104,13 +104,13 @@ def write(directory: Path, facts: Facts, checks: Sequence[Check]) -> tuple[Path,
 def page(data: dict[str, Any], facts: Facts) -> str:
     """`report.html`."""
     passed = data["result"] == "passed"
+    total = len(data["checks"])
     held = sum(check["passed"] for check in data["checks"])
     body = [
         "<header>",
         f'<p class="verdict {"ok" if passed else "no"}">{"Passed" if passed else "Failed"}</p>',
         "<h1>The shop moves its catalogue</h1>",
-        f"<p>{html.escape(data['started'])} · {data['seconds']:g} s · "
-        f"{held} of {len(data['checks'])} checks held</p>",
+        f"<p>{html.escape(data['started'])} · {data['seconds']:g} s · {held} of {total} checks held</p>",
         "</header>",
         _tiles(data),
         "<h2>Checks</h2>",

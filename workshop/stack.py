@@ -20,7 +20,7 @@ import psycopg
 from workshop import databases, secrets_file
 from workshop.layout import Layout, Ports, Seed
 from workshop.postgres import EmbeddedPostgres, PostgresError
-from workshop.probe import Probe, http_ready
+from workshop.probe import Probe, has_spoken, http_ready
 from workshop.routes_copy import derive_routes
 from workshop.supervisor import Program, StackError, Supervisor, check_ports
 
@@ -274,22 +274,25 @@ class _Programs:
 
     def change_stream(self) -> Program:
         return self._strangler(
-            "change-stream", ["cdc", "run", str(self._config.plan)], self.stack.environment, _always
+            "change-stream",
+            ["cdc", "run", str(self._config.plan)],
+            self.stack.environment,
+            has_spoken(self._config.layout.log("change-stream")),
         )
 
     def controller(self) -> Program:
         settings = [text for setting in self._config.plan_settings for text in ("--set", setting)]
         return self._strangler(
-            "controller", ["controller", str(self._config.plan), *settings], self.stack.environment, _always
+            "controller",
+            ["controller", str(self._config.plan), *settings],
+            self.stack.environment,
+            _controls(self.stack.environment["STRANGLER_LEDGER_DSN"]),
         )
 
     def _strangler(
         self, name: str, arguments: Sequence[str], env: Mapping[str, str], probe: Probe
     ) -> Program:
-        script = Path(sys.executable).with_name("strangler")
-        if not script.exists():
-            raise StackError(f"the command {script} is missing", remedy="run `make setup` again")
-        return self._program(name, [str(script), *arguments], env, probe=probe)
+        return self._program(name, strangler_command(arguments), env, probe=probe)
 
     def _uvicorn(
         self, name: str, app: str, port: int, env: Mapping[str, str], *, factory: bool = False
@@ -327,6 +330,34 @@ class _Programs:
 
 async def _always() -> str | None:
     return None
+
+
+def _controls(ledger_dsn: str) -> Probe:
+    """Ready when some session holds the lock of a migration's controller in the ledger."""
+
+    def ask() -> str | None:
+        with psycopg.connect(ledger_dsn, connect_timeout=2) as connection:
+            held = connection.execute(
+                "SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
+                "WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+            ).fetchone()
+        return None if held is not None else "it does not hold the controller's lock in the ledger yet"
+
+    async def probe() -> str | None:
+        try:
+            return await asyncio.to_thread(ask)
+        except psycopg.OperationalError as error:
+            return f"the ledger does not answer: {str(error).strip()}"
+
+    return probe
+
+
+def strangler_command(arguments: Sequence[str]) -> list[str]:
+    """The command line of `strangler` with `arguments`, from the environment this process runs in."""
+    script = Path(sys.executable).with_name("strangler")
+    if not script.exists():
+        raise StackError(f"the command {script} is missing", remedy="run `make setup` again")
+    return [str(script), *arguments]
 
 
 def _environment(

@@ -15,9 +15,9 @@ from random import Random
 
 from workshop.traffic.arrivals import arrivals
 from workshop.traffic.client import Answer, BrokenError, Client
-from workshop.traffic.journeys import Visitor
 from workshop.traffic.record import Arm, Record, Seen
 from workshop.traffic.shopper import Shopper
+from workshop.traffic.visitors import Visitor
 
 _ARMS: dict[bytes, Arm] = {b"control": "control", b"canary": "canary", b"fallback": "fallback"}
 

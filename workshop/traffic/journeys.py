@@ -58,6 +58,13 @@ def data_of(answer: Answer) -> Any:
         return None
 
 
+def data_of_list(answer: Answer) -> Sequence[Mapping[str, Any]]:
+    """The `results` of a page, none when it is not one."""
+    data = data_of(answer)
+    results = data.get("results") if isinstance(data, dict) else None
+    return results if isinstance(results, list) else []
+
+
 def _wants_list(answer: Answer) -> str:
     data = data_of(answer)
     if not isinstance(data, dict) or not isinstance(data.get("results"), list) or "count" not in data:
@@ -80,22 +87,18 @@ def _wants_slug(slug: str) -> Callable[[Answer], str]:
     return check
 
 
-def _products(query: str, name: str = "product list") -> Step:
+def products(query: str, name: str = "product list") -> Step:
+    """A page of products."""
     return Step(name, "GET", f"/api/products/{query}", check=_wants_list)
 
 
-def _product(slug: str) -> Step:
+def product(slug: str) -> Step:
+    """A product's own page."""
     return Step("product", "GET", f"/api/products/{slug}/", check=_wants_slug(slug))
 
 
 def _reviews(slug: str) -> Step:
     return Step("reviews", "GET", f"/api/products/{slug}/reviews/", check=_wants_list)
-
-
-def _results(answer: Answer) -> Sequence[Mapping[str, Any]]:
-    data = data_of(answer)
-    results = data.get("results") if isinstance(data, dict) else None
-    return results if isinstance(results, list) else []
 
 
 def browse(random: Random) -> Journey:
@@ -108,30 +111,31 @@ def browse(random: Random) -> Journey:
     if random.random() < 0.3:
         yield Step("category", "GET", f"/api/categories/{slug}/", check=_wants_slug(slug))
     order = random.choice(["", "&ordering=price", "&ordering=-rating", "&ordering=name"])
-    listed = yield _products(f"?category={slug}{order}")
-    yield from _look(_results(listed), random)
+    listed = yield products(f"?category={slug}{order}")
+    yield from look(data_of_list(listed), random)
     data = data_of(listed)
     if isinstance(data, dict) and data.get("next") and random.random() < 0.4:
-        second = yield _products(f"?category={slug}{order}&page=2")
-        yield from _look(_results(second), random)
+        second = yield products(f"?category={slug}{order}&page=2")
+        yield from look(data_of_list(second), random)
 
 
 def search(random: Random) -> Journey:
     """Newest products; a word of one of their names as a search; the best match."""
-    listed = yield _products(random.choice(["", "?page=2", "?ordering=-created_at", "?page_size=12"]))
+    listed = yield products(random.choice(["", "?page=2", "?ordering=-created_at", "?page_size=12"]))
     names = [
-        word for item in _results(listed) for word in str(item.get("name", "")).split() if word.isalpha()
+        word for item in data_of_list(listed) for word in str(item.get("name", "")).split() if word.isalpha()
     ]
     if not names:
         return
-    found = yield _products(f"?search={quote(random.choice(names))}", "search")
-    yield from _look(_results(found), random)
+    found = yield products(f"?search={quote(random.choice(names))}", "search")
+    yield from look(data_of_list(found), random)
 
 
-def _look(results: Sequence[Mapping[str, Any]], random: Random) -> Journey:
+def look(results: Sequence[Mapping[str, Any]], random: Random) -> Journey:
+    """One or two of the listed products, sometimes with their reviews."""
     for item in random.sample(list(results), k=min(len(results), random.choice([1, 1, 2]))):
         slug = str(item["slug"])
-        yield _product(slug)
+        yield product(slug)
         if random.random() < 0.5:
             yield _reviews(slug)
 
@@ -144,17 +148,3 @@ def _slugs(tree: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(str(node["slug"]))
         found.extend(_slugs(node.get("children") or []))
     return found
-
-
-@dataclass(slots=True)
-class Visitor:
-    """What a shopper is and remembers. `account` (an e-mail address) is None for who never logs in."""
-
-    account: str | None = None
-    password: str = ""
-    staff: bool = False
-    logged_in: bool = False
-
-    def choose(self, random: Random) -> Journey:
-        """The next journey, by this visitor's habits."""
-        return random.choice([browse, search])(random)

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 
 from workshop.traffic.client import Answer
 from workshop.traffic.cookies import Jar
-from workshop.traffic.journeys import Journey, Step, Visitor
+from workshop.traffic.journeys import Journey, Step
+from workshop.traffic.visitors import Visitor
 
 # the proxy's own first-party cookies (strangler_proxy.identity): who it takes the shopper for
 _USER_COOKIE = "strangler_user"

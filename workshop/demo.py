@@ -1,0 +1,472 @@
+"""The demo: a whole migration of the shop's catalogue, with a fault on the way, judged by its own checks.
+
+    stack up ─► traffic ─► `strangler start` ─► stages … 25 % ─► fault ─► rollback by itself ─► fault healed
+    ─► retry by itself ─► … 100 % ─► verify while shoppers go on ─► stack down ─► checks ─► report
+
+The demo does what a person would do (start the plan, break the service, heal it, ask for a verification) and
+looks at what comes of it. Everything else is done by the processes it started: nothing here moves traffic.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from itertools import takewhile
+from pathlib import Path
+
+import psycopg
+
+from cdc.pipeline import StreamConfig
+from cdc.status import CdcStatus, read_status
+from cdc.verify import VerifyReport, verify
+from migration_plans.ledger import Entry, LedgerUnreachableError
+from migration_plans.plan import load_plan
+from migration_plans.stages import Event, State
+from workshop import databases
+from workshop.checks import Check, run_checks
+from workshop.children import group_is_empty
+from workshop.facts import (
+    CdcFacts,
+    Facts,
+    Mark,
+    RollbackFacts,
+    ShareFacts,
+    StageRun,
+    TableFacts,
+    VerifyFacts,
+)
+from workshop.faults import RevokedRead
+from workshop.observe import Observations, Observer, requests_to_detect
+from workshop.stack import Stack, StackConfig, bring_up, strangler_command
+from workshop.supervisor import StackError, Supervisor
+from workshop.traffic.driver import Driver, TrafficConfig
+from workshop.traffic.record import ARMS, latency, slices
+from workshop.traffic.stickiness import Sighting, Timeline, stickiness
+from workshop.traffic.visitors import Visitors
+from workshop.view import Standing, View
+
+FAULT_STAGE = "ramp 25"
+_SERVICE_TABLES = ("category", "product", "picture", "review")
+_SLICE_SECONDS = 0.5
+_RECENT_SECONDS = 3.0
+_CLOCK_SLACK = 0.02
+_FAULT_SLACK_NS = 1_000_000_000  # the first query may fail before the command that broke it has returned
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """`stack` is what runs; the rest is the story's timing (seconds) and size.
+
+    `deadline` is how long the migration may take from its start to its last stage.
+    """
+
+    stack: StackConfig
+    rate: float = 80.0
+    baseline: float = 3.0
+    soaked_before_fault: float = 2.0
+    fault_lasts: float = 2.0
+    deadline: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to."""
+
+    facts: Facts
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held."""
+        return all(check.passed for check in self.checks)
+
+
+class InterruptedDemoError(Exception):
+    """Somebody ended the demo; everything it started has been stopped."""
+
+
+async def run(config: DemoConfig, view: View, *, started: float) -> Outcome:
+    """Run the demo and judge it. Everything it starts has ended when this returns or raises.
+
+    Raises StackError or InvalidFileError when the stack does not come up, InterruptedDemoError on SIGINT or
+    SIGTERM.
+    """
+    story = _Story(started=started, view=view)
+    supervisor = Supervisor(tell=lambda happening: story.tell("stack", happening.text))
+    interrupted = _cancel_on_signals()
+    performance: _Performance | None = None
+    try:
+        stack = await bring_up(config.stack, supervisor)
+        story.tell("note", f"the shop is open at {stack.shop_url}")
+        performance = _Performance(config, stack, supervisor, story)
+        try:
+            await performance.play()
+        except* (TimeoutError, StackError, psycopg.Error, LedgerUnreachableError) as failures:
+            story.trouble = "; ".join(str(error).strip() for error in _leaves(failures))
+            story.tell("failed", story.trouble.splitlines()[0])
+    except asyncio.CancelledError:
+        if not interrupted():
+            raise
+        raise InterruptedDemoError from None
+    finally:
+        left = await _stop(supervisor, story)
+    facts = performance.facts(left)
+    return Outcome(facts, run_checks(facts))
+
+
+@dataclass(slots=True)
+class _Story:
+    """What happened and when; grows while the demo runs."""
+
+    started: float
+    view: View
+    marks: list[Mark] = field(default_factory=list)
+    fault_at: float | None = None
+    healed_at: float | None = None
+    verify: VerifyFacts | None = None
+    trouble: str = ""
+    finished: bool = False
+
+    def tell(self, kind: str, text: str) -> None:
+        """Show an event; all but the stack's own are marks of the report."""
+        mark = Mark(at=time.time(), kind=kind, text=text)
+        if kind != "stack":
+            self.marks.append(mark)
+        self.view.happened(mark)
+
+
+class _Performance:
+    """The part between stack up and stack down: traffic, observer, view, and the script they play to."""
+
+    def __init__(self, config: DemoConfig, stack: Stack, supervisor: Supervisor, story: _Story) -> None:
+        self._config = config
+        self._stack = stack
+        self._supervisor = supervisor
+        self._story = story
+        self._plan = load_plan(
+            config.stack.plan,
+            settings=config.stack.plan_settings,
+            routes=stack.routes,
+            proxy_admin=stack.admin_url,
+        )
+        ports = config.stack.ports
+        traffic = TrafficConfig("127.0.0.1", ports.proxy, rate=config.rate, seed=config.stack.seed.seed)
+        self._driver = Driver(traffic, Visitors(stack.demo_password, config.stack.seed).next)
+        self._observer = Observer(
+            plan=self._plan.name,
+            group=self._plan.group,
+            ledger_dsn=stack.environment["STRANGLER_LEDGER_DSN"],
+            admin_url=stack.admin_url,
+            read_cdc=self._read_cdc,
+            tell=self._tell_entry,
+        )
+        self._fault = RevokedRead(
+            databases.in_database(stack.admin_dsn, "catalog"), "catalog", _SERVICE_TABLES
+        )
+
+    async def play(self) -> None:
+        """Play the script to its end. What runs beside it is ended with it, whatever happens."""
+        async with asyncio.TaskGroup() as group:
+            beside = [
+                group.create_task(work)
+                for work in (self._supervisor.watch(), self._observer.run(), self._show())
+            ]
+            traffic = group.create_task(self._driver.run())
+            await self._script()
+            self._driver.stop()
+            await traffic
+            for task in beside:
+                task.cancel()
+
+    async def _script(self) -> None:
+        config, story, observer = self._config, self._story, self._observer
+        await asyncio.sleep(config.baseline)
+        story.tell("note", f"{self._driver.record.total} requests so far, all answered by the monolith")
+        await self._strangler("start", str(config.stack.plan), "--yes")
+
+        await observer.until(_soaking_at(FAULT_STAGE), within=config.deadline, what=f"stage {FAULT_STAGE}")
+        await asyncio.sleep(config.soaked_before_fault)
+        async with self._faulty():
+            await observer.until(_in_state(State.ROLLED_BACK), within=20.0, what="the rollback by itself")
+            await asyncio.sleep(config.fault_lasts)
+        await observer.until(_in_state(State.DONE), within=config.deadline, what="the last stage")
+        story.finished = True
+
+        story.tell("note", "comparing both databases row by row while shoppers go on")
+        began = time.time()
+        report = await asyncio.to_thread(self._verify)
+        writes = sum(
+            not seen.safe and 200 <= seen.status < 300 and seen.answered >= began
+            for seen in self._driver.record.seen
+        )
+        tables = {
+            str(name): TableFacts(rows=table.rows, differing=table.differing)
+            for name, table in report.tables.items()
+        }
+        story.verify = VerifyFacts(position=str(report.position), tables=tables, writes_meanwhile=writes)
+        rows, differing = sum(t.rows for t in tables.values()), sum(t.differing for t in tables.values())
+        story.tell("done", f"{differing} of {rows} rows differ at position {report.position}")
+
+    @asynccontextmanager
+    async def _faulty(self) -> AsyncIterator[None]:
+        """The service is broken inside the block, and healed after it whatever happens."""
+        story = self._story
+        try:
+            await asyncio.to_thread(self._fault.inject)
+            story.fault_at = time.time()
+            story.tell("fault", f"fault: {self._fault.name}; every query of the service fails now")
+            yield
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._fault.heal))
+            story.healed_at = time.time()
+            story.tell("healed", "the fault is healed")
+
+    async def _strangler(self, *arguments: str) -> None:
+        """Run a command of `strangler` as a person would. Raises StackError with what it said."""
+        self._story.tell("note", f"$ strangler {arguments[0]} {Path(arguments[1]).stem}")
+        process = await asyncio.create_subprocess_exec(
+            *strangler_command(arguments),
+            env={**os.environ, **self._stack.environment, "STRANGLER_ACTOR": "demo"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        if process.returncode:
+            raise StackError(
+                f"`strangler {' '.join(arguments)}` ended with exit code {process.returncode}: "
+                f"{output.decode().strip()}"
+            )
+
+    def _stream(self) -> StreamConfig:
+        plan = self._plan
+        return StreamConfig(
+            slot=plan.stream.slot,
+            publication=plan.stream.publication,
+            mapping=plan.mapping,
+            source_dsn=self._stack.environment[plan.source.dsn_env],
+            target_dsn=self._stack.environment[plan.target.dsn_env],
+        )
+
+    def _verify(self) -> VerifyReport:
+        return verify(self._stream())
+
+    def _read_cdc(self) -> CdcStatus | None:
+        return read_status(self._stack.environment[self._plan.target.dsn_env], stream=self._plan.stream.slot)
+
+    def _tell_entry(self, entry: Entry) -> None:
+        match entry.event:
+            case Event.START:
+                self._story.tell("stage", f"started by {entry.actor}")
+            case Event.ENTERED:
+                self._story.tell("stage", entry.stage)
+            case Event.TRIPPED:
+                self._story.tell("rollback", f"rollback: {entry.detail.get('reason', '')}")
+            case Event.AT_ZERO:
+                took = entry.detail.get("actuation_ms")
+                self._story.tell("rollback", f"0 % in every worker, {took} ms after the deciding response")
+            case Event.RETRY:
+                self._story.tell("stage", f"retry: {entry.detail.get('reason', '')}")
+            case Event.FINISHED:
+                self._story.tell("done", "every stage has passed")
+            case "verified":
+                self._story.tell("note", "both sides were compared row by row")
+            case Event.PASSED | "controller_started":
+                pass
+            case other:
+                self._story.tell("note", f"{other}: {entry.detail.get('reason', '')}")
+
+    async def _show(self) -> None:
+        while True:
+            self._story.view.stand(self._standing())
+            await asyncio.sleep(0.25)
+
+    def _standing(self) -> Standing:
+        seen, record = self._observer.seen, self._driver.record
+        since = time.time() - _RECENT_SECONDS
+        recent = list(takewhile(lambda item: item.answered >= since, reversed(record.seen)))
+        arms = Counter(item.arm for item in recent)
+        lag = seen.lag[-1].seconds if seen.lag else None
+        return Standing(
+            stages=self._plan.stage_names,
+            stage=seen.record.stage if seen.record is not None else 0,
+            state=seen.record.state.value if seen.record is not None else "not started",
+            percent=float(seen.percent),
+            control=arms["control"],
+            canary=arms["canary"],
+            fallback=arms["fallback"],
+            total=record.total,
+            shopper_errors=len(record.faults),
+            rate=len(recent) / _RECENT_SECONDS,
+            lag_ms=None if lag is None else 1000 * lag,
+        )
+
+    def facts(self, left: Sequence[str]) -> Facts:
+        """What the run came to, once everything has ended."""
+        story, record, seen = self._story, self._driver.record, self._observer.seen
+        timeline = Timeline(seen.changes)
+        sightings = [
+            Sighting(
+                identity=item.identity,
+                side="canary" if item.arm == "canary" else "control",
+                sent=item.sent - _CLOCK_SLACK,
+                answered=item.answered + _CLOCK_SLACK,
+            )
+            for item in record.seen
+            if item.safe and item.identity and item.arm in ("control", "canary")
+        ]
+        ended = time.time()
+        return Facts(
+            started=story.started,
+            seconds=ended - story.started,
+            finished=story.finished,
+            trouble=story.trouble,
+            planned_stages=self._plan.stage_names,
+            stages=tuple(stage_runs(seen.history, ended=ended)),
+            fault_at=story.fault_at,
+            healed_at=story.healed_at,
+            rollback=_rollback(seen, fault_at=story.fault_at),
+            total=record.total,
+            rate=self._config.rate,
+            by_arm={arm: record.by_arm[arm] for arm in ARMS},
+            by_status={str(status): count for status, count in sorted(record.by_status.items())},
+            faults=tuple(record.faults),
+            steps=dict(record.by_step.most_common()),
+            latency={arm: latency(item for item in record.seen if item.arm == arm) for arm in ARMS},
+            slices=tuple(slices(record.seen, width=_SLICE_SECONDS)),
+            stickiness=stickiness(sightings, timeline),
+            shares=tuple(shares(sightings, timeline)),
+            verify=story.verify,
+            cdc=_cdc(seen),
+            lag=tuple(seen.lag),
+            splits=tuple((change.first, float(change.percent)) for change in seen.changes),
+            marks=tuple(story.marks),
+            stream_breaks=seen.stream_breaks,
+            left_running=tuple(left),
+        )
+
+
+def stage_runs(history: Sequence[Entry], *, ended: float) -> Iterator[StageRun]:
+    """The stays in stages that the ledger tells of: from each entry into one to the next change of stage."""
+    current: tuple[str, float, float] | None = None
+    for entry in history:
+        at = datetime.fromisoformat(entry.at).timestamp()
+        leaves = entry.event in (Event.PASSED, Event.TRIPPED, Event.ROLLBACK, Event.FINISHED, Event.ADVANCE)
+        if entry.event == Event.ENTERED or leaves:
+            if current is not None:
+                name, started, percent = current
+                yield StageRun(name=name, started=started, seconds=at - started, percent=percent)
+            current = None
+        if entry.event == Event.ENTERED:
+            current = (entry.stage, at, float(entry.percent))
+    if current is not None:
+        name, started, percent = current
+        yield StageRun(name=name, started=started, seconds=ended - started, percent=percent)
+
+
+def shares(sightings: Sequence[Sighting], timeline: Timeline) -> Iterator[ShareFacts]:
+    """For each percentage between 0 and 100: users seen while it certainly held, and those on the canary."""
+    users: defaultdict[Decimal, dict[str, bool]] = defaultdict(dict)
+    for seen in sightings:
+        span = timeline.between(seen.sent, seen.answered)
+        if span is not None and span[0] == span[1]:
+            users[span[0]][seen.identity] = seen.side == "canary"
+    for percent in sorted(users):
+        if 0 < percent < 100:
+            on_canary = sum(users[percent].values())
+            yield ShareFacts(percent=float(percent), users=len(users[percent]), canary=on_canary)
+
+
+def _rollback(seen: Observations, *, fault_at: float | None) -> RollbackFacts | None:
+    tripped = next((entry for entry in seen.history if entry.event == Event.TRIPPED), None)
+    at_zero = next((entry for entry in seen.history if entry.event == Event.AT_ZERO), None)
+    if tripped is None or at_zero is None or fault_at is None:
+        return None
+    verdict = tripped.detail["verdict"]
+    decided_ns = int(verdict["deciding"]["at_ns"])
+    decided = decided_ns / 1e9
+    # measured in the workers: the first change to 0 % after the decision, when its last worker had it
+    back = next(
+        (change.last for change in seen.changes if change.percent == 0 and change.last >= decided), None
+    )
+    return RollbackFacts(
+        stage=tripped.stage,
+        requests_to_detect=requests_to_detect(
+            seen.canary, since_ns=int(fault_at * 1e9) - _FAULT_SLACK_NS, tripped_at_ns=decided_ns
+        ),
+        actuation_ms=1000 * (back - decided) if back is not None else math.inf,
+        ledger_actuation_ms=at_zero.detail.get("actuation_ms"),
+        decided_ns=decided_ns,
+        verdict=verdict,
+    )
+
+
+def _cdc(seen: Observations) -> CdcFacts:
+    status = seen.cdc
+    lags = [sample.seconds for sample in seen.lag if sample.seconds is not None]
+    return CdcFacts(
+        lag_ms_p50=status.latency_ms_p50 if status is not None else None,
+        lag_ms_p99=status.latency_ms_p99 if status is not None else None,
+        changes_applied=status.changes if status is not None else 0,
+        greatest_lag_seconds=max(lags, default=None),
+    )
+
+
+def _soaking_at(stage: str) -> Callable[[Observations], bool]:
+    def holds(seen: Observations) -> bool:
+        record = seen.record
+        return record is not None and record.state is State.SOAKING and record.stage_name == stage
+
+    return holds
+
+
+def _in_state(state: State) -> Callable[[Observations], bool]:
+    return lambda seen: seen.record is not None and seen.record.state is state
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _cancel_on_signals() -> Callable[[], bool]:
+    """Cancel this task on the first SIGINT or SIGTERM; returns whether that has happened."""
+    task = asyncio.current_task()
+    assert task is not None
+    seen: list[int] = []
+
+    def end(number: int) -> None:
+        if not seen:
+            task.cancel()
+        seen.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return lambda: bool(seen)
+
+
+async def _stop(supervisor: Supervisor, story: _Story) -> list[str]:
+    """Stop everything; the names of what is still there afterwards (nothing, if all is well)."""
+    groups = {unit.name: unit.pid for unit in supervisor.units if unit.pid is not None}
+    left: list[str] = []
+    try:
+        await supervisor.stop()
+    except StackError as error:
+        story.tell("failed", error.message)
+        left.append(error.message)
+    left.extend(f"{name} (group {group})" for name, group in groups.items() if not group_is_empty(group))
+    return left

@@ -1,0 +1,61 @@
+"""Who walks in: mostly people who look around, some with an account, now and then somebody from the staff.
+
+Every shopper with an account has one of their own, so that two shoppers are never one user by chance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+
+from workshop.layout import Seed
+from workshop.traffic.accounts import buy, change_price, log_in, review
+from workshop.traffic.journeys import Journey, browse, search
+
+STAFF = "staff@shop.test"
+_WITH_ACCOUNT_EVERY = 4
+_STAFF_EVERY = 40
+
+_AROUND: tuple[Callable[[Random], Journey], ...] = (browse, browse, search)
+_WITH_ACCOUNT: tuple[Callable[[Random], Journey], ...] = (browse, search, buy, buy, review)
+_STAFF: tuple[Callable[[Random], Journey], ...] = (change_price, change_price, browse)
+
+
+@dataclass(slots=True)
+class Visitor:
+    """What a shopper is. `account` (an e-mail address) is empty for somebody who never logs in."""
+
+    account: str = ""
+    password: str = ""
+    habits: tuple[Callable[[Random], Journey], ...] = _AROUND
+    _visits: int = 0
+
+    def choose(self, random: Random) -> Journey:
+        """The next journey: look around first, then log in when there is an account, then as one pleases."""
+        self._visits += 1
+        if self.account and self._visits == 2:
+            return log_in(self.account, self.password)
+        if self._visits < 3:
+            return random.choice(_AROUND)(random)
+        return random.choice(self.habits)(random)
+
+
+@dataclass(slots=True)
+class Visitors:
+    """Hands out visitors; accounts are those of `seed_shop`, at most `seed.users` of them."""
+
+    password: str
+    seed: Seed
+    _numbers: "count[int]" = field(default_factory=lambda: count(1))
+    _accounts: "count[int]" = field(default_factory=lambda: count(1))
+
+    def next(self, _random: Random) -> Visitor:
+        """The next one."""
+        number = next(self._numbers)
+        if number % _STAFF_EVERY == _WITH_ACCOUNT_EVERY + 1:
+            return Visitor(STAFF, self.password, _STAFF)
+        if number % _WITH_ACCOUNT_EVERY == 0:
+            account = next(self._accounts)
+            if account <= self.seed.users:
+                return Visitor(f"shopper{account:04d}@shop.test", self.password, _WITH_ACCOUNT)
+        return Visitor()
