@@ -82,7 +82,8 @@ class _Pending:
             if not isinstance(value, bytes):
                 raise KeyUnknownError(
                     self.relation,
-                    f"the log gives no value for a column of its key ({value!r}); its replica identity must cover it",
+                    f"the log gives no value for a column of its key ({value!r}); its replica identity "
+                    "must cover it",
                 )
         return key  # type: ignore[return-value]  # each value was just seen to be bytes
 

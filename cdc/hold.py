@@ -74,7 +74,8 @@ class ControlGate:
             time.sleep(_POLL)  # the verifier is at work; the lease bounds this
         self._looked = now
         row = self._connection.execute(
-            "SELECT upto::text FROM strangler_cdc.control WHERE stream = $1 AND lease_until > clock_timestamp()",
+            "SELECT upto::text FROM strangler_cdc.control WHERE stream = $1 AND lease_until > "
+            "clock_timestamp()",
             [self._stream],
         ).fetchone()
         self._held = row is not None
@@ -87,7 +88,8 @@ class ControlGate:
         self._connection.execute(
             "UPDATE strangler_cdc.control SET held_at = $2::text::pg_lsn,"
             " reached = upto IS NOT NULL AND upto <= $2::text::pg_lsn"
-            " WHERE stream = $1 AND (held_at IS NULL OR held_at < $2::text::pg_lsn OR upto <= $2::text::pg_lsn)"
+            " WHERE stream = $1 AND (held_at IS NULL OR held_at < $2::text::pg_lsn OR upto <= "
+            "$2::text::pg_lsn)"
             " AND NOT reached",
             [self._stream, str(position)],
         )

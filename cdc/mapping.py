@@ -303,7 +303,8 @@ class _TableReader:
         elif not column.derived and not inverse:
             self._fault(
                 where,
-                f"{column.name!r} is computed and has no inverse, so the source could not be restored from it",
+                f"{column.name!r} is computed and has no inverse, so the source could not be restored from "
+                "it",
                 "add inverse: {source column: SQL over the target row}, or derived: true when other columns "
                 "restore the source",
             )
@@ -324,7 +325,8 @@ class _TableReader:
             self._fault(
                 where,
                 f"{found.group()!r} is not allowed in {text!r}",
-                "write one expression over the columns of one row: no subquery, window, comment or second statement",
+                "write one expression over the columns of one row: no subquery, window, comment or second "
+                "statement",
             )
 
     def _check_written_once(self, restored: list[Restored]) -> None:
@@ -341,7 +343,8 @@ class _TableReader:
                 last = [part for part in restored if part.name == name][-1]
                 self._fault(
                     last.path[len(self._path) :],
-                    f"source column {name!r} is restored by {count} target columns; the way back is ambiguous",
+                    f"source column {name!r} is restored by {count} target columns; the way back is "
+                    "ambiguous",
                     "mark all but one of them derived: true",
                 )
         for name in table.ignore:

@@ -89,17 +89,20 @@ def decide_start(*, slot: str, position: Lsn | None, state: SlotState | None) ->
         return Start.SNAPSHOT if state is None else Start.SNAPSHOT_AGAIN
     if state is None:
         raise StreamError(
-            f"the target is filled up to {position}, but slot {slot} does not exist on the source: the changes since "
+            f"the target is filled up to {position}, but slot {slot} does not exist on the source: the "
+            "changes since "
             f"then can no longer be read; {begin_anew}"
         )
     if state.lost:
         raise StreamError(
-            f"slot {slot} has lost the log it needs (max_slot_wal_keep_size was exceeded): changes after {position} "
+            f"slot {slot} has lost the log it needs (max_slot_wal_keep_size was exceeded): changes after "
+            f"{position} "
             f"can no longer be read; {begin_anew}"
         )
     if state.confirmed is not None and state.confirmed > position:
         raise StreamError(
-            f"slot {slot} was read up to {state.confirmed}, but the target holds only what happened up to {position}: "
+            f"slot {slot} was read up to {state.confirmed}, but the target holds only what happened up to "
+            f"{position}: "
             f"was the target restored from a backup? {begin_anew}"
         )
     return Start.STREAM
@@ -140,7 +143,7 @@ def run(
                 break
             except Exception as error:
                 meter.enter(Phase.FAILED, str(error))
-                log.error("stopped", error=str(error))
+                log.error("stopped", error=str(error))  # noqa: TRY400  (raised below, once is enough)
                 raise
         meter.enter(Phase.STOPPED)
 
@@ -292,7 +295,8 @@ def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None
     assert row is not None
     if row[0] != "logical":
         raise StreamError(
-            f"the source runs with wal_level={row[0]}; set wal_level=logical in its configuration and restart it"
+            f"the source runs with wal_level={row[0]}; set wal_level=logical in its configuration and "
+            "restart it"
         )
     if not row[1]:
         raise StreamError(
@@ -305,7 +309,8 @@ def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None
     ).fetchall()
     if missing:
         raise StreamError(
-            f"publication {config.publication} does not carry {', '.join(name for (name,) in missing)}: their changes "
+            f"publication {config.publication} does not carry {', '.join(name for (name,) in missing)}: "
+            "their changes "
             f"would be missed; prepare the stream again"
         )
 

@@ -5,6 +5,8 @@ as the owner of the tables: the schema `strangler_cdc` and the right to write th
 not made here: it belongs to the snapshot.
 """
 
+# ruff: noqa: S608  (names are quoted, expressions are the plan author's own SQL)
+
 from typing import Any
 
 import psycopg
@@ -118,7 +120,8 @@ def _check_identity(shape: TableShape, key: tuple[str, ...]) -> None:
     # Publishing a table that has no identity makes the owner's own UPDATE and DELETE fail.
     if shape.identity == Identity.NOTHING or not shape.identity_columns:
         raise PrepareError(
-            f"source table {shape.table} has no replica identity: publishing it would make its updates and deletes fail; "
+            f"source table {shape.table} has no replica identity: publishing it would make its updates and "
+            "deletes fail; "
             f"give it a primary key, or run ALTER TABLE {shape.table.sql} REPLICA IDENTITY FULL"
         )
     missing = [name for name in key if name not in shape.identity_columns]
@@ -133,13 +136,15 @@ def _prepare_target(target: psycopg.Connection[Any], mapping: Mapping, cdc_role:
     for table in mapping.tables:
         if read_shape(target, table.target) is None:
             raise PrepareError(
-                f"the target has no table {table.target}; run the service's migrations, or correct the mapping"
+                f"the target has no table {table.target}; run the service's migrations, or correct the "
+                "mapping"
             )
     role = sql.Identifier(cdc_role)
     names = [table.target for table in mapping.tables]
     with target.transaction():
         row = target.execute(
-            "SELECT to_regnamespace('strangler_cdc') IS NULL OR has_schema_privilege('strangler_cdc', 'CREATE'),"
+            "SELECT to_regnamespace('strangler_cdc') IS NULL OR has_schema_privilege('strangler_cdc', "
+            "'CREATE'),"
             " has_database_privilege(%s, current_database(), 'TEMPORARY')",
             [cdc_role],
         ).fetchone()
@@ -167,7 +172,8 @@ def _grant_temporary(target: psycopg.Connection[Any], role: sql.Identifier) -> N
             )
     except psycopg.errors.InsufficientPrivilege as error:
         raise PrepareError(
-            f"the stream's role may not create temporary tables in database {database}; as the database's owner run "
+            f"the stream's role may not create temporary tables in database {database}; as the database's "
+            "owner run "
             f"GRANT TEMPORARY ON DATABASE {database} TO it"
         ) from error
 

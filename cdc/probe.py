@@ -65,7 +65,7 @@ def probe(
             places = {f"__mapped_{place}": column.name for place, column in enumerate(table.columns)}
             for name, read in _dependencies(connection, table).items():
                 reads[places[name]] = read
-            raise _Undo
+            raise _Undo  # noqa: TRY301  (the only way to roll psycopg's transaction block back)
     except _Undo:
         pass
     return Probed(types, reads, tuple(refused))
@@ -78,7 +78,8 @@ def _add(
         with connection.transaction():
             _run(
                 connection,
-                f"ALTER TABLE pg_temp.{quote(table.source.name)} ADD COLUMN {quote(f'__mapped_{place}')} {type_} "
+                f"ALTER TABLE pg_temp.{quote(table.source.name)} ADD COLUMN {quote(f'__mapped_{place}')} "
+                f"{type_} "
                 f"GENERATED ALWAYS AS ({column.sql}) STORED",
             )
     except psycopg.OperationalError:
@@ -93,12 +94,15 @@ def _dependencies(connection: psycopg.Connection[Any], table: TableMapping) -> d
         psycopg.Cursor(connection)
         .execute(
             """
-        SELECT made.attname, coalesce(array_agg(used.attname::text) FILTER (WHERE used.attname IS NOT NULL), '{}')
+        SELECT made.attname,
+               coalesce(array_agg(used.attname::text) FILTER (WHERE used.attname IS NOT NULL), '{}')
         FROM pg_attribute made
         LEFT JOIN pg_attrdef def ON def.adrelid = made.attrelid AND def.adnum = made.attnum
         LEFT JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = def.oid
-             AND d.refclassid = 'pg_class'::regclass AND d.refobjid = made.attrelid AND d.refobjsubid <> made.attnum
-        LEFT JOIN pg_attribute used ON used.attrelid = d.refobjid AND used.attnum = d.refobjsubid AND used.attnum > 0
+             AND d.refclassid = 'pg_class'::regclass
+             AND d.refobjid = made.attrelid AND d.refobjsubid <> made.attnum
+        LEFT JOIN pg_attribute used ON used.attrelid = d.refobjid AND used.attnum = d.refobjsubid
+             AND used.attnum > 0
         WHERE made.attrelid = to_regclass('pg_temp.' || quote_ident(%s))
           AND made.attnum > 0 AND made.attgenerated = 's'
         GROUP BY made.attname

@@ -7,6 +7,8 @@ crash either all of it or nothing. What is left over then is a slot without a po
 it and begins anew.
 """
 
+# ruff: noqa: S608  (names are quoted, expressions are the plan author's own SQL)
+
 import time
 from collections.abc import Callable
 from threading import Event as StopEvent
@@ -84,7 +86,8 @@ def _refuse_rows(target: psycopg.Connection[Any], mapping: Mapping) -> None:
         row = target.execute(f"SELECT EXISTS (SELECT FROM {table.target.sql})".encode()).fetchone()
         if row and row[0]:
             raise TargetNotEmptyError(
-                f"target table {table.target} is not empty although the stream has not begun; empty it, or let "
+                f"target table {table.target} is not empty although the stream has not begun; empty it, or "
+                "let "
                 f"the snapshot replace its rows (replace_target)"
             )
 

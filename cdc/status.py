@@ -145,7 +145,7 @@ class _Publisher:
             connection.close()
 
     def _try(self, side: str, work: Any) -> None:
-        # A server that is away is the pipeline's business and shows in the age of the heartbeat; said once here.
+        # A server that is away is the pipeline's business and shows in the heartbeat's age; said once here.
         try:
             connection = self._open.get(side)
             if connection is None or connection.closed:

@@ -74,7 +74,8 @@ class TableShape:
 
 
 _TABLE = """
-SELECT c.oid, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::bigint, pg_get_userbyid(c.relowner)
+SELECT c.oid, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::bigint,
+       pg_get_userbyid(c.relowner)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
@@ -127,8 +128,8 @@ def read_shape(connection: psycopg.Connection[Any], table: TableName) -> TableSh
             large=large,
         )
         for (
-            name, type_sql, type_oid, modifier, type_schema, type_name, not_null, has_default, generated, identity,
-            hashable, large,
+            name, type_sql, type_oid, modifier, type_schema, type_name, not_null, has_default, generated,
+            identity, hashable, large,
         ) in cursor.execute(_COLUMNS, [oid]).fetchall()
     )  # fmt: skip
     keys = cursor.execute(_KEYS, [oid]).fetchall()

@@ -152,7 +152,7 @@ def decode(payload: bytes) -> Message:
     return message
 
 
-def _decode(payload: bytes) -> tuple[Message, int]:
+def _decode(payload: bytes) -> tuple[Message, int]:  # noqa: PLR0911  (one arm a message)
     match payload[0:1]:
         case b"I":
             (oid,) = _U32.unpack_from(payload, 1)

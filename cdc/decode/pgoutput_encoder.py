@@ -27,7 +27,7 @@ from cdc.decode.pgoutput import (
 _WIRE_IDENTITY = {identity: bytes([code]) for code, identity in IDENTITIES.items()}
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message) -> bytes:  # noqa: PLR0911  (one arm a message)
     """The payload of one XLogData message."""
     match message:
         case Begin(final, moment, xid):

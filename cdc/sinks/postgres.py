@@ -214,13 +214,15 @@ class PostgresSink:
         assert position >= expected, f"the position would go back from {expected} to {position}"
         cursor = self._connection.execute(
             "UPDATE strangler_cdc.position SET lsn = $3::text::pg_lsn, applied_at = clock_timestamp(),"
-            " commit_time = coalesce($4, commit_time), transactions = transactions + $5, changes = changes + $6"
+            " commit_time = coalesce($4, commit_time), transactions = transactions + $5, changes = "
+            "changes + $6"
             " WHERE stream = $1 AND lsn = $2::text::pg_lsn RETURNING 1",
             [self._stream, str(expected), str(position), commit_time, transactions, changes],
         )
         if cursor.fetchone() is None:
             raise LostPositionError(
-                f"the position of stream {self._stream} is not {expected} any more: another process wrote it; "
+                f"the position of stream {self._stream} is not {expected} any more: another process wrote "
+                "it; "
                 f"stop that process and start again"
             )
 
@@ -406,7 +408,8 @@ def lock_stream(connection: psycopg.Connection[Any], stream: str) -> None:
     ).fetchone()
     if row is None or not row[0]:
         raise AlreadyRunningError(
-            f"stream {stream} is already being applied by another process (it holds the advisory lock in the target); "
+            f"stream {stream} is already being applied by another process (it holds the advisory lock in "
+            "the target); "
             f"stop that one first"
         )
 

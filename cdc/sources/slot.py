@@ -66,7 +66,8 @@ class SlotTimeoutError(Exception):
 def slot_state(connection: psycopg.Connection[Any], slot: str) -> SlotState | None:
     """The slot called `slot`, None when there is none. `connection` is an ordinary one to the source."""
     row = connection.execute(
-        "SELECT slot_name, coalesce(plugin, ''), coalesce(database, ''), active_pid, confirmed_flush_lsn::text,"
+        "SELECT slot_name, coalesce(plugin, ''), coalesce(database, ''), active_pid, "
+        "confirmed_flush_lsn::text,"
         " coalesce(wal_status, '') = 'lost' FROM pg_replication_slots WHERE slot_name = %s",
         [slot],
     ).fetchone()
