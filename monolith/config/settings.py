@@ -75,7 +75,7 @@ MIDDLEWARE = [
 
 if environment.flag("STRANGLER_SEAM"):
     INSTALLED_APPS.append("strangler_seam")
-    MIDDLEWARE.append("strangler_seam.middleware.SeamMiddleware")
+    MIDDLEWARE.insert(0, "strangler_seam.middleware.SeamMiddleware")
 
 ROOT_URLCONF = "monolith.config.urls"
 ASGI_APPLICATION = "monolith.config.asgi.application"
@@ -170,6 +170,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "The shop's HTTP API.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "PaymentStatus": "monolith.payments.models.Payment.Status",
+        "OrderStatus": "monolith.orders.models.STATUS_CHOICES",
+    },
 }
 
 PAYMENT_WEBHOOK_SECRET = environment.text("SHOP_PAYMENT_WEBHOOK_SECRET")
@@ -194,6 +198,6 @@ LOGGING = {
         "django.request": {"level": "ERROR"},  # 4xx are in the request's own line
         "django.server": {"handlers": [], "propagate": True},
         "uvicorn": {"handlers": [], "propagate": True},
-        "uvicorn.access": {"handlers": [], "propagate": True},
+        "uvicorn.access": {"handlers": [], "propagate": False},  # the shop logs its requests itself
     },
 }

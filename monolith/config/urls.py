@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularAPIView
 
-from monolith.config import files, health
+from monolith.config import api_docs, files, health
 from monolith.config.api_errors import unknown_resource
 
 _api: list[URLPattern | URLResolver] = [
@@ -15,6 +15,7 @@ _api: list[URLPattern | URLResolver] = [
     path("", include("monolith.orders.urls")),
     path("", include("monolith.payments.urls")),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", api_docs.docs, name="api-docs"),
     unknown_resource(),
 ]
 

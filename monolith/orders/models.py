@@ -9,7 +9,7 @@ from django.utils import timezone
 from monolith.orders.status import OrderStatus
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: nothing to misread on the telephone
-_STATUSES = [(status.value, status.value) for status in OrderStatus]
+STATUS_CHOICES = [(status.value, status.value) for status in OrderStatus]
 
 
 def new_order_number() -> str:
@@ -25,7 +25,7 @@ class Order(models.Model):
 
     number = models.CharField(max_length=12, unique=True, default=new_order_number, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="orders")
-    status = models.CharField(max_length=12, choices=_STATUSES, default=OrderStatus.PENDING.value)
+    status = models.CharField(max_length=12, choices=STATUS_CHOICES, default=OrderStatus.PENDING.value)
     currency = models.CharField(max_length=3)
     items_total = models.DecimalField(max_digits=12, decimal_places=2)
     shipping_total = models.DecimalField(max_digits=12, decimal_places=2)
