@@ -230,7 +230,7 @@ class ClientConnection(asyncio.Protocol):
             self._closing = True
             self._transport.abort()
         elif close:
-            self._close(unread=self._incoming is not None)
+            self._close(unread=self._incoming is not None or self._fault is not None)
         else:
             self._advance()
 
