@@ -7,7 +7,9 @@ and returns a frozen `Plan`. Whatever is wrong is collected and raised at once a
 """
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -341,8 +343,9 @@ def load_plan(
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a plan file."""
-    schema = TypeAdapter(_PlanFile).json_schema()
-    stage = schema["$defs"].pop("_Stage")
+    text = json.dumps(TypeAdapter(_PlanFile).json_schema())
+    schema: dict[str, Any] = json.loads(re.sub(r'"(#/\$defs/|)_([A-Z])', r'"\1\2', text))
+    stage = schema["$defs"].pop("Stage")
     stage["description"] = "one stage; every gate limit may be set for it alone"
     schema["properties"]["stages"]["items"] = {
         "anyOf": [{"enum": ["prepare", "snapshot", "stream"], "type": "string"}, stage]

@@ -1,5 +1,7 @@
 """`strangler verify`: compare both sides row by row at one log position, while writes go on."""
 
+import time
+
 import click
 from rich.console import Console
 from rich.progress import (
@@ -33,18 +35,21 @@ def verify(*, session: Session, as_json: bool) -> None:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
         transient=True,
     ) as bar:
-        tasks: dict[str, int] = {}
+        task = bar.add_task("comparing", total=None, rate="")
+        began = time.monotonic()
 
-        def progress(table: str, done: int, total: int) -> None:
-            if table not in tasks:
-                tasks[table] = bar.add_task(table)
-            bar.update(tasks[table], completed=done, total=total)  # type: ignore[arg-type]  # TaskID is an int
+        def progress(table: str, done: int, total: int, rows: int) -> None:
+            rate = rows / max(time.monotonic() - began, 1e-3)
+            bar.update(
+                task, description=f"compared {table}", completed=done, total=total, rate=f"{rate:,.0f} rows/s"
+            )
 
         found = session.world.stream.compare(progress)
     lines = [f"compared at {found.position}"]

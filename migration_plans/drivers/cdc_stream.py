@@ -8,10 +8,13 @@ from typing import Any
 
 import psycopg
 
+from cdc.findings import Finding
 from cdc.meter import Phase
 from cdc.pipeline import StreamConfig, StreamError
+from cdc.preflight import check as preflight
 from cdc.prepare import PrepareError, prepare, teardown
 from cdc.status import CdcStatus, read_status
+from cdc.verify import Difference, VerifyError, VerifyProgress, VerifyReport, verify
 from migration_plans.drivers.change_stream import (
     ChangeStreamError,
     Comparison,
@@ -42,8 +45,6 @@ class CdcStream:
         """Ask both databases whether the mapping works: severity, place in the plan and text of each
         finding.
         """
-        from cdc.preflight import check as preflight
-
         with _reachable("the databases"):
             findings = preflight(self.plan.mapping, self._source, self._target)
         return [self._finding(finding) for finding in findings]
@@ -91,10 +92,13 @@ class CdcStream:
 
     def compare(self, progress: Progress | None = None) -> Comparison:
         """Compare both sides at one position while writes go on. Raises ChangeStreamError."""
-        with _reachable("the databases"):
-            from cdc.verify import verify
 
-            report = verify(self.config())
+        def told(seen: VerifyProgress) -> None:
+            if progress is not None:
+                progress(seen.table, seen.tables_done, seen.tables, seen.rows)
+
+        with _reachable("the databases"):
+            report = verify(self.config(), on_progress=told)
         return _comparison(report)
 
     def teardown(self) -> None:
@@ -118,7 +122,7 @@ class CdcStream:
     def _target(self) -> str:
         return variable(self.plan.target.dsn_env, what="the change stream's target")
 
-    def _finding(self, finding: Any) -> dict[str, Any]:
+    def _finding(self, finding: Finding) -> dict[str, Any]:
         problem = self.plan.problem(finding.path, finding.message, finding.remedy)
         return {
             "severity": finding.severity.value,
@@ -127,16 +131,38 @@ class CdcStream:
         }
 
 
-def _comparison(report: Any) -> Comparison:
+def _comparison(report: VerifyReport) -> Comparison:
     tables = {
-        name: {"rows": table.rows, "differing": table.differing} for name, table in report.tables.items()
+        name: {
+            "rows": table.rows,
+            "differing": table.differing,
+            "complete": table.complete,
+            "differences": [_difference(each) for each in table.differences],
+        }
+        for name, table in report.tables.items()
     }
-    return Comparison(
-        position=str(report.position),
-        rows=sum(table["rows"] for table in tables.values()),
-        differing=sum(table["differing"] for table in tables.values()),
-        detail={"position": str(report.position), "tables": tables},
-    )
+    detail = {
+        "position": str(report.position),
+        "tables": tables,
+        "applier_held_ms": round(report.applier_held_ms, 3),
+        "seconds": round(report.seconds, 3),
+    }
+    return Comparison(str(report.position), report.rows, report.differing, detail)
+
+
+def _difference(each: Difference) -> dict[str, Any]:
+    key = ", ".join(f"{name}={value}" for name, value in each.key.items())
+    text = f"{key} is {each.kind.value}"
+    if each.column:
+        text = f"{key}, column {each.column}: {each.source!r} in the source, {each.target!r} in the target"
+    return {
+        "key": dict(each.key),
+        "kind": each.kind.value,
+        "column": each.column,
+        "source": each.source,
+        "target": each.target,
+        "text": text,
+    }
 
 
 @contextmanager
@@ -146,5 +172,5 @@ def _reachable(what: str) -> Iterator[None]:
     except psycopg.Error as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ChangeStreamError(f"{what} of the change stream: {first}") from error
-    except StreamError as error:
+    except (StreamError, VerifyError) as error:
         raise ChangeStreamError(str(error)) from error

@@ -19,8 +19,8 @@ class Comparison:
     detail: dict[str, Any]
 
 
-Progress = Callable[[str, int, int], None]
-"""Told table, rows done and rows in all."""
+Progress = Callable[[str, int, int, int], None]
+"""Told the table just compared, tables done, tables in all, rows so far."""
 
 
 class PreflightRefusedError(Exception):
