@@ -24,7 +24,7 @@ from workshop.layout import Layout, Ports, Seed
 from workshop.stack import StackConfig
 from workshop.supervisor import Happening, PortsTakenError, StackError
 
-_DONE, _FAILED, _REFUSED_FILE, _CONFLICT = 0, 1, 3, 5
+_DONE, _FAILED, _REFUSED_FILE, _CHECK_SAYS_NO, _CONFLICT = 0, 1, 3, 4, 5
 
 _PORT = click.IntRange(1, 65535)
 
@@ -158,6 +158,55 @@ def down(*, var: Path, as_json: bool) -> None:
         click.echo(
             "stopped; nothing is left running" if was_running else f"nothing is running in {layout.var}"
         )
+
+
+@click.command()
+@stack_options
+@click.option("--rate", type=click.FloatRange(1), default=40.0, show_default=True, help="Requests a second.")
+@click.option(
+    "--seconds-per-stage", type=click.FloatRange(1), default=5.0, show_default=True,
+    help="How long a percentage soaks at least; in life these are hours or days.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Keep the databases for `strangler up --var VAR/demo`.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the story goes to stderr.")
+def demo(
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, products: int, users: int,
+    orders: int, seed: int, rate: float, seconds_per_stage: float, keep: bool, plain: bool, as_json: bool,
+    **ports: int | None,
+) -> None:  # fmt: skip
+    """Move the shop's catalogue to its service under traffic, with a fault on the way, and judge the run.
+
+    Starts everything afresh, walks the plan's stages, breaks the service at 25 %, watches it being rolled back,
+    heals it, watches it go on to 100 %, compares both databases row by row, stops everything. Takes about a
+    minute and a half. Exit code 0 only when every check holds; the report is in VAR/demo/report.html.
+
+    \b
+    Examples:
+      strangler demo
+      strangler demo --seconds-per-stage 10 --rate 60
+      strangler demo --json > report.json
+    """
+    # only the demo needs matplotlib and the rest
+    from workshop import demo_command  # noqa: PLC0415
+
+    stack = demo_command.stack_config(
+        Layout((var / "demo").resolve()),
+        chosen_ports=ports,
+        seed=Seed(products=products, users=users, orders=orders, seed=seed),
+        routes=(routes or default_routes()).resolve(),
+        plan=(plan or default_plan()).resolve(),
+        dsn=dsn,
+        seconds_per_stage=seconds_per_stage,
+    )
+    try:
+        passed = demo_command.run(stack, rate=rate, keep=keep, plain=plain, as_json=as_json)
+    except (StackError, InvalidFileError) as error:
+        _fail(error)
+    except demo_command.InterruptedDemoError:
+        click.echo("interrupted; everything that was started has been stopped", err=True)
+        sys.exit(130)
+    sys.exit(_DONE if passed else _CHECK_SAYS_NO)
 
 
 def _teller(say: Callable[[str], None]) -> Callable[[Happening], None]:

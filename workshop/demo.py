@@ -68,7 +68,7 @@ class DemoConfig:
     """
 
     stack: StackConfig
-    rate: float = 80.0
+    rate: float = 40.0
     baseline: float = 3.0
     soaked_before_fault: float = 2.0
     fault_lasts: float = 2.0
@@ -212,7 +212,7 @@ class _Performance:
         }
         story.verify = VerifyFacts(position=str(report.position), tables=tables, writes_meanwhile=writes)
         rows, differing = sum(t.rows for t in tables.values()), sum(t.differing for t in tables.values())
-        story.tell("done", f"{differing} of {rows} rows differ at position {report.position}")
+        story.tell("verified", f"{differing} of {rows} rows differ at position {report.position}")
 
     @asynccontextmanager
     async def _faulty(self) -> AsyncIterator[None]:
@@ -268,16 +268,16 @@ class _Performance:
     def _tell_entry(self, entry: Entry) -> None:
         match entry.event:
             case Event.START:
-                self._story.tell("stage", f"started by {entry.actor}")
+                self._story.tell("note", f"started by {entry.actor}")
             case Event.ENTERED:
                 self._story.tell("stage", entry.stage)
             case Event.TRIPPED:
-                self._story.tell("rollback", f"rollback: {entry.detail.get('reason', '')}")
+                self._story.tell("rollback", f"rolled back: {entry.detail.get('reason', '')}")
             case Event.AT_ZERO:
                 took = entry.detail.get("actuation_ms")
-                self._story.tell("rollback", f"0 % in every worker, {took} ms after the deciding response")
+                self._story.tell("note", f"0 % in every worker, {took} ms after the deciding response")
             case Event.RETRY:
-                self._story.tell("stage", f"retry: {entry.detail.get('reason', '')}")
+                self._story.tell("note", f"retry: {entry.detail.get('reason', '')}")
             case Event.FINISHED:
                 self._story.tell("done", "every stage has passed")
             case "verified":

@@ -78,10 +78,10 @@ def run(stack: StackConfig, *, rate: float, keep: bool, plain: bool, as_json: bo
                 started=started, plain=plain or as_json, stream=sys.stderr if as_json else sys.stdout
             ) as view:
                 outcome = asyncio.run(run_demo(DemoConfig(stack=stack, rate=rate), view, started=started))
+            structlog.get_logger("workshop.demo").info("demo ended", passed=outcome.passed)
         finally:
             if not keep:
                 _forget(stack)
-    structlog.get_logger("workshop.demo").info("demo ended", passed=outcome.passed)
     paths = report.write(layout.var, outcome.facts, outcome.checks)
     if as_json:
         click.echo(json.dumps(report.as_json(outcome.facts, outcome.checks), indent=2))

@@ -30,7 +30,13 @@ _COLOURS: Mapping[str, str] = {
 _TEXT, _FAINT, _CONTROL, _CANARY, _FALLBACK, _BAD, _GOOD, _GRID = _COLOURS
 _AT_THE_SERVICE: tuple[Arm, ...] = ("canary", "fallback")
 _MOVING: tuple[Arm, ...] = ("control", *_AT_THE_SERVICE)
-_MARK_COLOURS: Mapping[str, str] = {"fault": _BAD, "rollback": _BAD, "healed": _GOOD, "done": _GOOD}
+_MARK_COLOURS: Mapping[str, str] = {
+    "stage": _FAINT,
+    "fault": _BAD,
+    "rollback": _BAD,
+    "healed": _GOOD,
+    "verified": _GOOD,
+}
 
 
 def split_over_time(facts: Facts) -> str:
@@ -133,12 +139,19 @@ def _figure(facts: Facts, draw: Callable[[Axes], None], title: str) -> str:
 def _mark(axes: Axes, marks: Sequence[Mark], started: float) -> None:
     low, high = axes.get_ylim()
     for mark in marks:
-        colour = _MARK_COLOURS.get(mark.kind, _FAINT)
+        if mark.kind not in _MARK_COLOURS:
+            continue
+        colour = _MARK_COLOURS[mark.kind]
         at = mark.at - started
         axes.axvline(at, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
         text_colour = colour if colour != _FAINT else _TEXT
         top = low + 0.97 * (high - low)
-        axes.text(at, top, f" {mark.text}", rotation=90, va="top", ha="left", fontsize=7, color=text_colour)
+        # a label is short; the table of events has the whole text
+        label = mark.text.split(":")[0][:16]
+        text = axes.text(
+            at, top, f" {label}", rotation=90, va="top", ha="left", fontsize=7, color=text_colour
+        )
+        text.set_in_layout(False)
 
 
 def _as_svg(figure: Figure, title: str) -> str:

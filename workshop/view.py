@@ -26,6 +26,7 @@ _STYLES = {
     "fault": "bold red",
     "rollback": "bold yellow",
     "healed": "green",
+    "verified": "bold green",
     "done": "bold green",
     "failed": "bold red",
 }

@@ -28,8 +28,8 @@ class TrafficConfig:
 
     host: str
     port: int
-    rate: float = 80.0
-    crowd: int = 400
+    rate: float = 40.0
+    crowd: int = 300
     think: float = 3.0
     seed: int = 1
     timeout: float = 10.0

@@ -133,10 +133,10 @@ def search(random: Random) -> Journey:
 
 def look(results: Sequence[Mapping[str, Any]], random: Random) -> Journey:
     """One or two of the listed products, sometimes with their reviews."""
-    for item in random.sample(list(results), k=min(len(results), random.choice([1, 1, 2]))):
+    for item in random.sample(list(results), k=min(len(results), random.choice([1, 2, 3]))):
         slug = str(item["slug"])
         yield product(slug)
-        if random.random() < 0.5:
+        if random.random() < 0.6:
             yield _reviews(slug)
 
 
