@@ -115,7 +115,8 @@ _ACCEPTS = [
     "application/json; indent=4", "application/json;indent=0", "application/json; indent=99",
     "application/json; indent=-1", "application/json; indent=x", "application/json; charset=utf-8",
     "*/*; indent=2", "application/json;q=0", "image/*", "*", "json", "*/json", ",", "application/JSON",
-    " application/json ", 'application/json; indent="3"', "text/html;level=1, application/json;q=0.5; indent=2",
+    " application/json ", 'application/json; indent="3"',
+    "text/html;level=1, application/json;q=0.5; indent=2",
     "a" * 300, ", ".join(["text/plain"] * 70) + ", application/json", "x" * 8190 + ", application/json",
     "application/json; indent*=utf-8''2", "application/json; indent*=nope''2", "application/vnd.api+json",
     "application/json;", ";indent=2", "application/json; indent", "application/json; INDENT=2",
@@ -124,7 +125,8 @@ _ACCEPTS = [
 
 _HOSTS = [
     "127.0.0.1", "localhost", "LOCALHOST:80", "[::1]:8000", "evil.example", "localhost.", "localhost:x",
-    "local_host", "a b", "localhost@evil", "sub.localhost", "localhost:", "[::1", ".localhost", "localhost:99999",
+    "local_host", "a b", "localhost@evil", "sub.localhost", "localhost:", "[::1", ".localhost",
+    "localhost:99999",
 ]  # fmt: skip
 
 _FORWARDED: list[dict[str, str]] = [

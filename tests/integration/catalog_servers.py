@@ -30,6 +30,7 @@ from workshop.postgres import EmbeddedPostgres, free_port
 ROOT = Path(__file__).parents[2]
 PLAN = ROOT / "migration_plans" / "plans" / "catalog.yaml"
 HOST = "localhost:8000"
+CATALOG = ["--factory", "extracted.catalog.app:create_app"]
 _START_SECONDS = 30.0
 
 
@@ -75,14 +76,23 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Shops:
-    """Both servers, their databases (superuser DSNs) and session cookies of two users of the shop."""
+class Databases:
+    """The shop's and the catalogue's database (superuser DSNs), and what servers on them need."""
 
-    monolith: Server
-    service: Server
     source_dsn: str
     target_dsn: str
     mapping: TableMappings
+    shop_environment: Mapping[str, str]
+    catalog_environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shops:
+    """Both servers, their databases, and session cookies of two users of the shop."""
+
+    monolith: Server
+    service: Server
+    databases: Databases
     cookies: Mapping[str, str]
 
 
@@ -174,7 +184,7 @@ def shop_environment(source_dsn: str, media: Path) -> dict[str, str]:
         "SHOP_SECRET_KEY": secrets.token_urlsafe(40),
         "SHOP_MEDIA_ROOT": str(media),
         "SHOP_PASSWORD_ITERATIONS": "1000",
-        "STRANGLER_SEAM": "0",
+        "STRANGLER_SEAM": "1",
     }
 
 
@@ -214,35 +224,29 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def both_shops(
+def seeded(
     postgres: EmbeddedPostgres, directory: Path, *, products: int, odd_rows: str
-) -> Iterator[Shops]:
-    """Seed a shop, run `odd_rows` (SQL) in its database, fill the service, start both servers."""
+) -> Iterator[Databases]:
+    """Two migrated databases: a seeded shop in which `odd_rows` (SQL) ran, and an empty catalogue."""
     with new_database(postgres, "shop") as source, new_database(postgres, "catalog") as target:
         shop = shop_environment(source, directory / "media")
         catalog = catalog_environment(target)
         run_python(["-m", "monolith.manage", "migrate", "--verbosity", "0"], shop)
-        seed = [
-            "--products",
-            str(products),
-            "--users",
-            "40",
-            "--orders",
-            "0",
-            "--seed",
-            "7",
-            "--password",
-            "demo",
-        ]
-        run_python(["-m", "monolith.manage", "seed_shop", *seed], shop)
+        seed = f"--products {products} --users 40 --orders 0 --seed 7 --password demo"
+        run_python(["-m", "monolith.manage", "seed_shop", *seed.split()], shop)
         with psycopg.connect(source) as connection:
             connection.execute(odd_rows.encode())
         run_python(["-m", "extracted.catalog", "migrate"], catalog)
-        mapping = read_mapping()
-        copy_through(mapping, source, target)
-        service = ["--factory", "extracted.catalog.app:create_app"]
-        with (
-            serve("monolith", ["monolith.config.asgi:application"], shop, directory / "monolith.log") as left,
-            serve("service", service, catalog, directory / "service.log") as right,
-        ):
-            yield Shops(left, right, source, target, mapping, session_cookies(shop))
+        yield Databases(source, target, read_mapping(), shop, catalog)
+
+
+@contextmanager
+def both_shops(databases: Databases, directory: Path) -> Iterator[Shops]:
+    """Fill the service from the shop, start both servers."""
+    copy_through(databases.mapping, databases.source_dsn, databases.target_dsn)
+    shop = ["monolith.config.asgi:application"]
+    with (
+        serve("monolith", shop, databases.shop_environment, directory / "monolith.log") as left,
+        serve("service", CATALOG, databases.catalog_environment, directory / "service.log") as right,
+    ):
+        yield Shops(left, right, databases, session_cookies(databases.shop_environment))

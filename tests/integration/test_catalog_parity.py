@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from extracted.catalog import schemas
 from tests.integration import catalog_requests
-from tests.integration.catalog_servers import Answered, Asked, Shops, both_shops, copy_through
+from tests.integration.catalog_servers import Answered, Asked, Shops, both_shops, copy_through, seeded
 from workshop.postgres import EmbeddedPostgres
 
 # what differs by design: the server's name, the moment, correlation; x-strangler-* never reaches a client
@@ -25,7 +25,10 @@ _NOT_COMPARED = frozenset({"date", "server", "x-request-id", "connection"})
 @pytest.fixture(scope="module")
 def shops(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shops]:
     directory = tmp_path_factory.mktemp("parity")
-    with both_shops(postgres, directory, products=300, odd_rows=catalog_requests.ODD_ROWS) as running:
+    with (
+        seeded(postgres, directory, products=300, odd_rows=catalog_requests.ODD_ROWS) as databases,
+        both_shops(databases, directory) as running,
+    ):
         yield running
 
 
@@ -40,7 +43,7 @@ def known(shops: Shops) -> dict[str, list[str]]:
         "categories": "SELECT slug FROM catalog_category ORDER BY id",
         "brands": "SELECT DISTINCT brand FROM catalog_product ORDER BY brand",
     }
-    with psycopg.connect(shops.source_dsn) as connection:
+    with psycopg.connect(shops.databases.source_dsn) as connection:
         return {name: [row[0] for row in connection.execute(query)] for name, query in queries.items()}
 
 
@@ -153,10 +156,10 @@ def test_a_changed_shop_is_no_longer_equal(shops: Shops, known: dict[str, list[s
     """The comparison can fail: it names the field when the shop has moved on; a copy makes it agree again."""
     slug = known["slugs"][5]
     asked = Asked(f"/api/products/{slug}/")
-    with psycopg.connect(shops.source_dsn) as connection:
+    with psycopg.connect(shops.databases.source_dsn) as connection:
         connection.execute("UPDATE catalog_product SET price = price + 0.01 WHERE slug = %s", [slug])
     found = list(differences(shops.monolith.ask(asked), shops.service.ask(asked)))
     assert len(found) == 1
     assert "$.price" in found[0]
-    copy_through(shops.mapping, shops.source_dsn, shops.target_dsn)
+    copy_through(shops.databases.mapping, shops.databases.source_dsn, shops.databases.target_dsn)
     assert_same(shops, [asked])
