@@ -25,10 +25,19 @@ are written in this order.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from cdc.changes import TableName
 from chassis.problems import InvalidFileError, Problem
@@ -157,12 +166,25 @@ class _Expression(BaseModel):
     inverse: dict[_Name, _Sql] = Field(default_factory=dict)
     derived: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"sql": data}
+        if not isinstance(data, dict):
+            raise ValueError("should be the name of a source column, or {sql: …, inverse: {…}}")  # noqa: TRY004  (pydantic)
+        return data
+
+
+def _names(data: Any) -> Any:
+    return [data] if isinstance(data, str) else data
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     target: _Name | None = None
-    key: dict[_Name, _Name | list[_Name]] = Field(min_length=1)
-    columns: dict[_Name, _Sql | _Expression] = Field(min_length=1)
+    key: dict[_Name, Annotated[list[_Name], BeforeValidator(_names)]] = Field(min_length=1)
+    columns: dict[_Name, _Expression] = Field(min_length=1)
     ignore: dict[_Name, _Sql] = Field(default_factory=dict)
     generated: list[_Name] = Field(default_factory=list)
 
@@ -180,7 +202,7 @@ def parse_mapping(data: Any, places: Places, prefix: Sequence[str | int] = ("tab
     try:
         parsed = _TABLES.validate_python(data)
     except ValidationError as error:
-        raise InvalidFileError(_readable(places.problems_of(error, prefix))) from error
+        raise InvalidFileError(_with_remedy(places.problems_of(error, prefix))) from error
     problems: list[Problem] = []
     tables: list[TableMapping] = []
     for name, table in parsed.items():
@@ -195,11 +217,9 @@ def parse_mapping(data: Any, places: Places, prefix: Sequence[str | int] = ("tab
     return Mapping(tuple(tables))
 
 
-def _readable(problems: list[Problem]) -> list[Problem]:
-    """Without the names of the pydantic classes that a union puts into the path of a fault."""
-    noise = re.compile(r"\.(?:constrained-str|_Expression|list\[[^\]]*\]|function-[\w-]+\[.*\])(?=\.|$)")
-    clean = [Problem(p.file, p.line, p.column, noise.sub("", p.field), p.message, p.remedy) for p in problems]
-    return list(dict.fromkeys(clean))
+def _with_remedy(problems: list[Problem]) -> list[Problem]:
+    remedy = "write it as the documentation of the mapping shows"
+    return [replace(problem, remedy=problem.remedy or remedy) for problem in problems]
 
 
 def _targets_once(tables: list[TableMapping], places: Places) -> Iterator[Problem]:
@@ -264,8 +284,7 @@ class _TableReader:
             return None
 
     def _key(self) -> Iterator[KeyColumn]:
-        for target, sources in self._table.key.items():
-            names = [sources] if isinstance(sources, str) else sources
+        for target, names in self._table.key.items():
             if len(names) != 1:
                 self._fault(
                     ("key", target),
@@ -275,23 +294,23 @@ class _TableReader:
                 continue
             yield KeyColumn(target, names[0])
 
-    def _with_key_columns(self, key: tuple[KeyColumn, ...]) -> Iterator[tuple[str, str | _Expression]]:
+    def _with_key_columns(self, key: tuple[KeyColumn, ...]) -> Iterator[tuple[str, _Expression]]:
         for part in key:
             if part.target not in self._table.columns:
-                yield part.target, part.source
+                yield part.target, _Expression(sql=part.source)
         yield from self._table.columns.items()
 
-    def _column(self, name: str, declared: str | _Expression) -> Column:
+    def _column(self, name: str, declared: _Expression) -> Column:
         path = (*self._path, "columns", name)
-        text = declared if isinstance(declared, str) else declared.sql
-        derived = isinstance(declared, _Expression) and declared.derived
+        text = declared.sql
+        derived = declared.derived
         if _BARE_NAME.match(text):
             return Column(name, _identifier(text), text, derived, path)
         self._check_sql(("columns", name), text)
         return Column(name, text, derived=derived, path=path)
 
-    def _restored(self, column: Column, declared: str | _Expression) -> Iterator[Restored]:
-        inverse = {} if isinstance(declared, str) else declared.inverse
+    def _restored(self, column: Column, declared: _Expression) -> Iterator[Restored]:
+        inverse = declared.inverse
         where = ("columns", column.name)
         if column.copied is not None and not inverse:
             if column.derived:

@@ -13,12 +13,14 @@ from cdc.changes import Event, Lsn, Transaction, Watermark
 class MemorySource:
     """Transactions given to `commit`, in the order of their positions. See `cdc.seams.Source`."""
 
-    def __init__(self, transactions: Iterable[Transaction] = ()) -> None:
+    def __init__(self, transactions: Iterable[Transaction] = (), *, patience: float = 60.0) -> None:
+        """`patience`: seconds that `read` waits for news, at most."""
         self._news = Condition()
         self._log: list[Transaction] = []
         self._next = 0
         self._started = False
         self._idle: Lsn = Lsn(0)
+        self._patience = patience
         self.confirmed = Lsn(0)
         for transaction in transactions:
             self.commit(transaction)
@@ -52,7 +54,7 @@ class MemorySource:
         with self._news:
             assert self._started, "start() comes before read()"
             if self._next == len(self._log):
-                self._news.wait(timeout)
+                self._news.wait(min(timeout, self._patience))
             events: list[Event] = [*self._log[self._next :]]
             self._next = len(self._log)
             return [*events, Watermark(self._idle)]

@@ -1,0 +1,226 @@
+"""Laws of the stream: folding changes nothing, replaying changes nothing, every interrupted prefix heals."""
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.changes import (
+    UNCHANGED,
+    Change,
+    Event,
+    Identity,
+    Key,
+    Lsn,
+    Operation,
+    Relation,
+    RelationColumn,
+    Row,
+    TableName,
+    Transaction,
+)
+from cdc.pipeline import pump
+from cdc.sinks.memory import MemorySink, apply_one_by_one
+from cdc.sources.memory import MemorySource
+
+TABLES = [TableName("public", "product"), TableName("public", "stock")]
+RELATIONS = [
+    Relation(
+        table, (RelationColumn("id", 20, key=True), RelationColumn("name", 25), RelationColumn("body", 25))
+    )
+    for table in TABLES
+]
+KEYS = dict.fromkeys(TABLES, ("id",))
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+START = Lsn(5)
+Tables = dict[TableName, dict[Key, Row]]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Transaction]:
+    """A possible history of two tables: every update and delete refers to a row that exists."""
+    alive: dict[TableName, set[bytes]] = {table: set() for table in TABLES}
+    position = int(START)
+    made: list[Transaction] = []
+    for number in range(draw(st.integers(0, 8))):
+        changes: list[Change] = []
+        for _ in range(draw(st.integers(0, 6))):
+            place = draw(st.integers(0, 1))
+            changes.append(_change(draw, RELATIONS[place], alive[TABLES[place]]))
+        position += draw(st.integers(1, 50))
+        made.append(Transaction(Lsn(position), MOMENT, number, tuple(changes)))
+    return made
+
+
+def _change(draw: st.DrawFn, relation: Relation, alive: set[bytes]) -> Change:
+    text = st.one_of(st.none(), st.sampled_from([b"a", b"b", b"c"]))
+    body = st.one_of(text, st.just(UNCHANGED))
+    kinds = ["insert", "truncate"] + (["update", "move", "delete"] * 3 if alive else [])
+    kind = draw(st.sampled_from(kinds))
+    free = sorted({b"1", b"2", b"3", b"4"} - alive)
+    if kind in ("insert", "move") and not free:
+        kind = "update"
+    if kind == "truncate":
+        if draw(st.integers(0, 3)):
+            kind = "insert" if free else "update"
+        else:
+            alive.clear()
+            return Change(Operation.TRUNCATE, relation)
+    if kind == "insert":
+        key = draw(st.sampled_from(free))
+        alive.add(key)
+        return Change(Operation.INSERT, relation, None, (key, draw(text), draw(text)))
+    old = draw(st.sampled_from(sorted(alive)))
+    before: Row = (old, None, None)
+    if kind == "delete":
+        alive.remove(old)
+        return Change(Operation.DELETE, relation, before)
+    if kind == "update":
+        return Change(Operation.UPDATE, relation, None, (old, draw(text), draw(body)))
+    new = draw(st.sampled_from(free))
+    alive.remove(old)
+    alive.add(new)
+    return Change(Operation.UPDATE, relation, before, (new, draw(text), draw(body)))
+
+
+def meaning(history: Sequence[Transaction]) -> Tables:
+    tables: Tables = {table: {} for table in TABLES}
+    apply_one_by_one(tables, history, KEYS)
+    return tables
+
+
+@given(histories(), st.integers(1, 8))
+def test_folding_does_not_change_the_meaning(history: list[Transaction], batch: int) -> None:
+    sink = MemorySink(KEYS, START)
+    for start in range(0, len(history), batch):
+        sink.apply(history[start : start + batch])
+    assert sink.tables == meaning(history)
+
+
+@given(histories(), st.data())
+def test_replaying_any_suffix_changes_nothing(history: list[Transaction], data: st.DataObject) -> None:
+    sink = MemorySink(KEYS, START)
+    stream(MemorySource(history, patience=0.001), sink, history)
+    before = {table: dict(rows) for table, rows in sink.tables.items()}
+    suffix = history[data.draw(st.integers(0, len(history))) :]
+    source = MemorySource(suffix, patience=0.001)
+    stream(source, sink, history)
+    assert sink.tables == before == meaning(history)
+
+
+class Killed(Exception):  # noqa: N818  (a crash, not an error of ours)
+    """The process dies here."""
+
+
+class Fuse:
+    """Burns down by one at each step; kills at zero."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self._lock = threading.Lock()
+
+    def step(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                raise Killed
+
+
+class FaultySource:
+    """A source that may die before or after each step."""
+
+    def __init__(self, inner: MemorySource, fuse: Fuse) -> None:
+        self._inner = inner
+        self._fuse = fuse
+
+    def start(self, after: Lsn) -> None:
+        self._fuse.step()
+        self._inner.start(after)
+        self._fuse.step()
+
+    def read(self, timeout: float) -> list[Event]:
+        self._fuse.step()
+        events = self._inner.read(timeout)
+        self._fuse.step()
+        return events
+
+    def confirm(self, position: Lsn) -> None:
+        self._fuse.step()
+        self._inner.confirm(position)
+        self._fuse.step()
+
+    def answer(self) -> None:
+        self._inner.answer()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class FaultySink:
+    """A sink that may die before or after each step; a step itself is whole or nothing."""
+
+    def __init__(self, inner: MemorySink, fuse: Fuse) -> None:
+        self._inner = inner
+        self._fuse = fuse
+
+    def position(self) -> Lsn | None:
+        self._fuse.step()
+        return self._inner.position()
+
+    def apply(self, transactions: Sequence[Transaction]) -> None:
+        self._fuse.step()
+        self._inner.apply(transactions)
+        self._fuse.step()
+
+    def advance(self, position: Lsn) -> None:
+        self._fuse.step()
+        self._inner.advance(position)
+        self._fuse.step()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def stream(source: MemorySource, sink: MemorySink, history: Sequence[Transaction]) -> None:
+    pump(
+        source, sink, threading.Event(), until=history[-1].position if history else START, max_batch_changes=3
+    )
+
+
+@given(histories(), st.lists(st.integers(1, 25), max_size=6))
+@settings(deadline=None)
+def test_every_interrupted_prefix_heals(history: list[Transaction], fuses: list[int]) -> None:
+    source, sink = MemorySource(history, patience=0.001), MemorySink(KEYS, START)
+    until = history[-1].position if history else START
+    for steps in fuses:
+        fuse = Fuse(steps)
+        try:
+            pump(
+                FaultySource(source, fuse),
+                FaultySink(sink, fuse),
+                threading.Event(),
+                until=until,
+                max_batch_changes=3,
+            )
+        except Killed:
+            position = sink.position()
+            assert position is not None
+            # what the source has forgotten is in the target, and the target is exactly a prefix
+            assert source.confirmed <= position
+            assert sink.tables == meaning([each for each in history if each.position <= position])
+        source.close()
+    stream(source, sink, history)
+    assert sink.tables == meaning(history)
+
+
+def test_a_full_identity_is_no_key_change() -> None:
+    relation = Relation(TABLES[0], RELATIONS[0].columns, Identity.FULL)
+    changes = (
+        Change(Operation.INSERT, relation, None, (b"1", b"a", b"b")),
+        Change(Operation.UPDATE, relation, (b"1", b"a", b"b"), (b"1", b"c", b"b")),
+    )
+    sink = MemorySink(KEYS, START)
+    sink.apply([Transaction(Lsn(9), MOMENT, 1, changes)])
+    assert sink.tables[TABLES[0]] == {(b"1",): (b"1", b"c", b"b")}

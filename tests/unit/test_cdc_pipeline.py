@@ -1,0 +1,105 @@
+"""How a stream begins, what has been applied already, and what the meter says."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cdc.changes import Lsn, Transaction, Watermark
+from cdc.meter import LATENCY_BOUNDS_MS, Meter, SnapshotProgress, TableProgress, bucket, quantile
+from cdc.pipeline import Start, StreamError, decide_start, not_yet_applied
+from cdc.sources.slot import SlotState
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def slot(confirmed: int = 100, *, plugin: str = "pgoutput", lost: bool = False) -> SlotState:
+    return SlotState("s", plugin, "shop", None, Lsn(confirmed), lost)
+
+
+def transaction(position: int) -> Transaction:
+    return Transaction(Lsn(position), MOMENT, 1, ())
+
+
+@pytest.mark.parametrize(
+    ("position", "state", "start"),
+    [
+        (None, None, Start.SNAPSHOT),
+        (None, slot(), Start.SNAPSHOT_AGAIN),
+        (Lsn(100), slot(100), Start.STREAM),
+        (Lsn(150), slot(100), Start.STREAM),
+    ],
+)
+def test_how_a_stream_begins(position: Lsn | None, state: SlotState | None, start: Start) -> None:
+    assert decide_start(slot="s", position=position, state=state) == start
+
+
+@pytest.mark.parametrize(
+    ("position", "state", "part"),
+    [
+        (Lsn(100), None, "does not exist on the source"),
+        (Lsn(100), slot(100, lost=True), "max_slot_wal_keep_size"),
+        (Lsn(100), slot(101), "restored from a backup"),
+        (None, slot(plugin="wal2json"), "belongs to something else"),
+        (Lsn(100), slot(plugin=""), "belongs to something else"),
+    ],
+)
+def test_a_stream_that_would_lose_changes_is_refused(
+    position: Lsn | None, state: SlotState | None, part: str
+) -> None:
+    with pytest.raises(StreamError, match=part):
+        decide_start(slot="s", position=position, state=state)
+
+
+def test_what_is_contained_in_the_position_is_left_out() -> None:
+    events = [transaction(10), transaction(20), Watermark(Lsn(25)), transaction(30)]
+    assert not_yet_applied(events, Lsn(20)) == [transaction(30)]
+    assert not_yet_applied(events, Lsn(30)) == []
+
+
+def test_an_idle_source_is_not_behind() -> None:
+    meter = Meter()
+    meter.reached(Lsn(100))
+    meter.sample(Lsn(100), 0.0)
+    meter.sample(Lsn(100), 50.0)
+    facts = meter.facts(60.0)
+    assert facts.lag_seconds == 0.0
+    assert facts.lag_bytes == 0
+
+
+def test_lag_is_the_age_of_the_oldest_unreached_sample() -> None:
+    meter = Meter()
+    meter.reached(Lsn(100))
+    for now, end in ((0.0, 100), (1.0, 150), (2.0, 200), (3.0, 300)):
+        meter.sample(Lsn(end), now)
+    assert meter.facts(4.0).lag_seconds == 3.0
+    assert meter.facts(4.0).lag_bytes == 200
+    meter.reached(Lsn(160))
+    assert meter.facts(4.0).lag_seconds == 2.0
+    meter.reached(Lsn(300))
+    assert meter.facts(9.0).lag_seconds == 0.0
+
+
+def test_latencies_fill_the_histogram() -> None:
+    meter = Meter()
+    meter.applied([transaction(1)] * 99, MOMENT + timedelta(milliseconds=4))
+    meter.applied([transaction(2)], MOMENT + timedelta(milliseconds=400))
+    facts = meter.facts(0.0)
+    assert sum(facts.latencies) == 100
+    assert 3 <= (quantile(facts.latencies, 0.5) or 0) <= 5
+    assert 300 <= (quantile(facts.latencies, 1.0) or 0) <= 500
+
+
+def test_the_edges_of_the_histogram() -> None:
+    assert bucket(-5.0) == 0
+    assert bucket(1.0) == 0
+    assert bucket(10_000_000.0) == len(LATENCY_BOUNDS_MS)
+    assert quantile([0] * (len(LATENCY_BOUNDS_MS) + 1), 0.5) is None
+    slow = [0] * len(LATENCY_BOUNDS_MS) + [3]
+    assert quantile(slow, 0.5) == LATENCY_BOUNDS_MS[-1]
+
+
+def test_snapshot_progress_knows_rate_and_time_left() -> None:
+    progress = SnapshotProgress((TableProgress("a", 100, 300), TableProgress("b", 0, 100)), seconds=2.0)
+    assert progress.rows_per_second == 50.0
+    assert progress.seconds_left == 6.0
+    assert SnapshotProgress((TableProgress("a", 0, 300),), 0.0).seconds_left is None
