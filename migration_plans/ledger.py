@@ -339,7 +339,11 @@ def state_of(record: Record | None) -> State:
 
 
 def _installed(connection: psycopg.Connection[dict[str, Any]]) -> bool:
-    row = connection.execute("SELECT to_regclass('ledger.observation') IS NOT NULL AS there").fetchone()
+    # not to_regclass: within a transaction it may still believe what was so before another process's install
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'ledger' AND tablename = 'observation') "
+        "AS there"
+    ).fetchone()
     return bool(row and row["there"])
 
 

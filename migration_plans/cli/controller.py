@@ -1,6 +1,7 @@
 """`strangler controller`: walk a plan until SIGTERM."""
 
 import asyncio
+import logging
 import signal
 
 import click
@@ -22,6 +23,7 @@ def controller(*, session: Session) -> None:
     Killed at any point and started again it carries on. A second one for the same plan ends with exit code 5.
     """
     logs.configure("controller")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line for every look at the proxy
     asyncio.run(_run(session))
 
 
