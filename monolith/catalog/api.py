@@ -80,7 +80,7 @@ class ReviewListView(generics.ListCreateAPIView[Review]):
         )
 
     def _product(self) -> Product:
-        return get_object_or_404(selectors.active_products(), slug=self.kwargs["slug"])
+        return get_object_or_404(selectors.reviewable_products(), slug=self.kwargs["slug"])
 
 
 @extend_schema_view(

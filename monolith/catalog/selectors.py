@@ -68,6 +68,11 @@ def active_products() -> QuerySet[Product]:
     return all_products().filter(is_active=True)
 
 
+def reviewable_products() -> QuerySet[Product]:
+    """Active products without anything that a page of reviews does not need."""
+    return Product.objects.filter(is_active=True).only("pk", "slug").order_by("pk")
+
+
 def with_details(products: QuerySet[Product]) -> QuerySet[Product]:
     """Load description and attributes too, for a product's own page."""
     return products.defer(None).defer("search")
