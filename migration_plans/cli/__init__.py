@@ -6,11 +6,13 @@ Commands of packages above this one (`up`, `down`, `demo`) are found by the entr
 """
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 
 import click
 
+from chassis import logs
 from migration_plans.cli.exits import ExitCode, describe
 from migration_plans.cli.verbs import strangler
 
@@ -18,6 +20,8 @@ from migration_plans.cli.verbs import strangler
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with a code of docs/reference/contracts.md."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # processes (proxy, controller, ...) configure their own; a verb's answer on stdout stays free of log lines
+    logs.configure("strangler", level=logging.WARNING)
     try:
         result = strangler.main(args=given, prog_name="strangler", standalone_mode=False)
         code = result if isinstance(result, int) else ExitCode.DONE

@@ -1,0 +1,193 @@
+"""The command line over the real thing: two databases, a change stream, a ledger, a controller; a proxy that is told what it saw."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from migration_plans import examples
+from migration_plans.testing import FakeProxyAdmin
+
+STRANGLER = Path(sys.executable).with_name("strangler")
+
+
+@dataclass
+class Shop:
+    """Where the commands run: a folder with plan and routes file, the environment, the proxy's stand-in."""
+
+    directory: Path
+    environment: dict[str, str]
+    proxy: FakeProxyAdmin
+    stack: ExitStack
+
+    def run(self, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(STRANGLER), *arguments], env=self.environment, cwd=self.directory, input=answer,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def background(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        log = self.stack.enter_context((self.directory / f"{name}.log").open("ab"))
+        process = subprocess.Popen(
+            [str(STRANGLER), *arguments], env=self.environment, cwd=self.directory, stdout=log, stderr=log
+        )
+        self.stack.callback(process.wait, 20)
+        self.stack.callback(process.kill)
+        return process
+
+    def until(self, condition: Callable[[Any], bool], *, feed: Callable[[], object] | None = None) -> Any:
+        deadline = time.monotonic() + 40
+        while True:
+            body = self.json("status", "plan.yaml")
+            if condition(body):
+                return body
+            logs = "".join(path.read_text(encoding="utf-8")[-2000:] for path in self.directory.glob("*.log"))
+            assert time.monotonic() < deadline, f"{json.dumps(body, indent=1)}\n{logs}"
+            if feed is not None:
+                feed()
+
+    def healthy(self) -> None:
+        self.proxy.good("control", 20)
+        if self.proxy.percent():
+            self.proxy.good("canary", 5)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, make_database: Callable[[], str]) -> Iterator[Shop]:
+    source, target, ledger = make_database(), make_database(), make_database()
+    with psycopg.connect(source) as connection:
+        connection.execute("CREATE TABLE product (id bigint PRIMARY KEY, name text NOT NULL)")
+        connection.execute("INSERT INTO product SELECT n, 'product ' || n FROM generate_series(1, 500) n")
+    with psycopg.connect(target) as connection:
+        connection.execute("CREATE TABLE item (item_id bigint PRIMARY KEY, title text NOT NULL)")
+    slot = f"strangler_{os.getpid()}_{time.monotonic_ns() % 1_000_000}"
+    text = examples.PLAN.replace("slot: strangler_catalog", f"slot: {slot}")
+    text = text.replace("publication: strangler_catalog", "publication: strangler_catalog, role: postgres")
+    examples.write(tmp_path, plan=text)
+    environment = {
+        **os.environ,
+        "SHOP_CDC_DSN": source, "SHOP_DATABASE_URL": source, "CATALOG_CDC_DSN": target,
+        "CATALOG_DATABASE_URL": target, "STRANGLER_LEDGER_DSN": ledger, "STRANGLER_ACTOR": "the test",
+    }  # fmt: skip
+    for name in ("STRANGLER_PLAN", "STRANGLER_ROUTES", "STRANGLER_PROXY_ADMIN"):
+        environment.pop(name, None)
+    with FakeProxyAdmin(tmp_path / "routes.yaml") as proxy, ExitStack() as stack:
+        environment["STRANGLER_PROXY_ADMIN"] = proxy.url
+        yield Shop(tmp_path, environment, proxy, stack)
+
+
+def test_a_whole_migration_by_command(shop: Shop) -> None:
+    assert shop.json("plan", "check", "plan.yaml")["databases_checked"]
+    assert shop.json("status", "plan.yaml")["state"] == "planned"
+    controller = shop.background("controller", "controller", "plan.yaml")
+    stream = shop.background("stream", "cdc", "run", "plan.yaml")
+    started = shop.json("start", "plan.yaml")
+    assert (started["state"], started["stage"]) == ("entering", "prepare")
+    done = shop.until(lambda body: body["state"] == "done", feed=shop.healthy)
+    assert done["live_percent"] == 100
+    assert done["verified"]["rows"] == 500
+    assert done["verified"]["differing"] == 0
+    assert [stage["place"] for stage in done["stages"]] == ["passed"] * 6
+    documented = (Path(__file__).parents[2] / "docs/reference/status.md").read_text(encoding="utf-8")
+    assert [key for key in done if f"`{key}`" not in documented] == []
+
+    second = shop.run("controller", "plan.yaml")
+    assert second.returncode == 5
+    assert "another controller" in second.stderr
+    again = shop.run("start", "plan.yaml")
+    assert again.returncode == 5
+    assert "strangler rollback" in again.stderr
+
+    with psycopg.connect(shop.environment["SHOP_CDC_DSN"]) as connection:
+        connection.execute("UPDATE product SET name = 'renamed' WHERE id = 7")
+    report = shop.json("verify", "plan.yaml")
+    assert report["tables"]["item"] == {"rows": 500, "differing": 0, "complete": True, "differences": []}
+    with psycopg.connect(shop.environment["CATALOG_DATABASE_URL"]) as connection:
+        connection.execute("UPDATE item SET title = 'spoilt' WHERE item_id = 9")
+    spoilt = shop.run("verify", "plan.yaml")
+    assert spoilt.returncode == 4
+    assert "item_id=9" in spoilt.stdout
+    assert "title" in spoilt.stdout
+    assert shop.json("cdc", "status", "plan.yaml")["phase"] == "streaming"
+
+    back = shop.json("rollback", "plan.yaml", "--reason", "reviews look odd")
+    assert (back["state"], back["percent"]) == ("rolled_back", 0.0)
+    assert shop.proxy.percent() == 0
+    history = shop.json("history", "plan.yaml")
+    assert history["chain"]["broken_at"] is None
+    last = history["entries"][-2]
+    assert (last["event"], last["actor"], last["detail"]["reason"]) == ("rollback", "the test", "reviews look odd")
+
+    for process in (controller, stream):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    refused = shop.run("reset", "plan.yaml", answer="n\n")
+    assert refused.returncode == 1
+    assert "removes the slot" in refused.stderr
+    assert shop.json("reset", "plan.yaml", "--yes")["state"] == "planned"
+    with psycopg.connect(shop.environment["SHOP_CDC_DSN"]) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_publication").fetchone()
+    assert row == (0,)
+    assert shop.json("start", "plan.yaml")["state"] == "entering"
+
+
+def test_rollback_works_without_a_controller(shop: Shop) -> None:
+    controller = shop.background("controller", "controller", "plan.yaml", "--set", "gates.min_requests=1000000")
+    shop.background("stream", "cdc", "run", "plan.yaml")
+    shop.json("start", "plan.yaml")
+    shop.until(lambda body: body["live_percent"] == 10.0 and body["state"] == "soaking", feed=shop.healthy)
+    held = shop.run("advance", "plan.yaml", answer="n\n")
+    assert held.returncode == 1
+    assert "1000000 needed" in held.stderr
+    assert shop.json("advance", "plan.yaml", "--yes")["stage"] == "ramp 25"
+    shop.until(lambda body: body["live_percent"] == 25.0)
+    controller.kill()
+    controller.wait(10)
+    assert shop.json("rollback", "plan.yaml")["state"] == "rolled_back"
+    assert shop.proxy.percent() == 0
+    unwell = shop.run("retry", "plan.yaml")
+    assert unwell.returncode == 4
+    assert "not well" in unwell.stderr
+    assert shop.json("retry", "plan.yaml", "--force")["stage"] == "ramp 25"
+    assert "strangler controller" in shop.run("status", "plan.yaml").stdout
+
+
+def test_watch_over_a_plain_pipe(shop: Shop) -> None:
+    shop.background("controller", "controller", "plan.yaml")
+    shop.background("stream", "cdc", "run", "plan.yaml")
+    shop.json("start", "plan.yaml")
+    watch = shop.background("watch", "status", "-w", "--until", "done", "plan.yaml")
+    shop.until(lambda body: body["state"] == "done", feed=shop.healthy)
+    assert watch.wait(20) == 0
+    text = (shop.directory / "watch.log").read_text(encoding="utf-8")
+    assert "catalog: done" in text
+    assert len(text.splitlines()) < 60, "a line only when something changes"
+
+
+def test_live_check_names_the_line_of_an_unmapped_column(shop: Shop) -> None:
+    with psycopg.connect(shop.environment["CATALOG_DATABASE_URL"]) as connection:
+        connection.execute("ALTER TABLE item ADD COLUMN must text NOT NULL")
+    for command in (("plan", "check", "plan.yaml"), ("start", "plan.yaml")):
+        done = shop.run(*command)
+        assert done.returncode == 4, done.stderr
+        said = done.stdout + done.stderr
+        assert "plan.yaml:14" in said
+        assert "must is NOT NULL" in said
+    assert shop.json("status", "plan.yaml")["state"] == "planned"
+    with psycopg.connect(shop.environment["SHOP_CDC_DSN"]) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
