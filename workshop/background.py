@@ -24,13 +24,14 @@ import structlog
 from chassis import logs
 from chassis.problems import InvalidFileError
 from workshop.children import group_is_empty
+from workshop.databases import ServerUnreachableError, UnfitServerError
 from workshop.layout import Layout, Ports, Seed
 from workshop.stack import StackConfig, bring_up
 from workshop.supervisor import Happening, PortsTakenError, StackError, Supervisor
 
 Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
 # what went wrong, as the exit codes of the CLI distinguish it
-Fault = Literal["", "failed", "refused-file", "conflict"]
+Fault = Literal["", "failed", "refused-file", "conflict", "unfit", "unreachable"]
 
 _POLL = 0.05
 _LOCK_ATTEMPTS = 10
@@ -203,7 +204,7 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
                 raise
         except (StackError, InvalidFileError) as error:
             log.error("the stack failed", error=str(error))  # noqa: TRY400  (the message names the log)
-            final = replace(final, phase="failed", fault=_fault_of(error), message=str(error))
+            final = replace(final, phase="failed", fault=fault_of(error), message=str(error))
         writer.put(phase="stopping")
         try:
             await supervisor.stop()
@@ -260,12 +261,17 @@ def locked(layout: Layout) -> Iterator[None]:
             file.truncate(0)
 
 
-def _fault_of(error: Exception) -> Fault:
+def fault_of(error: Exception) -> Fault:
+    """What kind of fault `error` is, for exit codes."""
     match error:
         case PortsTakenError():
             return "conflict"
         case InvalidFileError():
             return "refused-file"
+        case UnfitServerError():
+            return "unfit"
+        case ServerUnreachableError():
+            return "unreachable"
         case _:
             return "failed"
 

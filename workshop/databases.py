@@ -35,6 +35,14 @@ ROLES: Sequence[str] = (*dict.fromkeys(OWNERS.values()), *GUESTS)
 _OLDEST_VERSION = 160000
 
 
+class UnfitServerError(StackError):
+    """The server is there but cannot or must not be used; nothing was changed on it."""
+
+
+class ServerUnreachableError(StackError):
+    """Nobody answers at the DSN, or not to us."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Facts about a PostgreSQL server, as its administrator connection sees them."""
@@ -120,19 +128,20 @@ def ensure(admin_dsn: str, passwords: Mapping[str, str]) -> None:
     """Make databases, roles and grants as the matrix wants them. Safe to repeat.
 
     `admin_dsn` names an existing database of the server; `passwords` has one for each of ROLES. Raises
-    StackError when the server cannot carry the workshop or a name there belongs to somebody else.
+    UnfitServerError when the server cannot carry the workshop or a name there belongs to somebody else,
+    ServerUnreachableError.
     """
     try:
         admin = psycopg.connect(admin_dsn, autocommit=True, connect_timeout=5)
     except psycopg.OperationalError as error:
-        raise StackError(
+        raise ServerUnreachableError(
             f"PostgreSQL cannot be reached: {_without_password(str(error).strip())}",
             remedy="check --dsn or STRANGLER_POSTGRES_DSN; without either an embedded server is used",
         ) from error
     with admin:
         server = inspect(admin)
         if faults := faults_of(server):
-            raise StackError(
+            raise UnfitServerError(
                 "this PostgreSQL server cannot carry the workshop; nothing was changed:\n"
                 + "\n".join(f"  - {fault}" for fault in faults)
             )
@@ -178,7 +187,7 @@ def _refuse_strangers(admin: psycopg.Connection) -> None:
     foreign = [f"database {name!r}" for name, mark in databases if mark != MARK]
     foreign += [f"role {role!r}" for role in ROLES if _role_mark(admin, role) not in {None, MARK}]
     if foreign:
-        raise StackError(
+        raise UnfitServerError(
             f"the server already has {', '.join(foreign)}, not made by the workshop; nothing was changed",
             remedy="use another server, or none (the embedded one is used then)",
         )

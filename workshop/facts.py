@@ -45,11 +45,15 @@ class TableFacts:
 
 @dataclass(frozen=True, slots=True)
 class VerifyFacts:
-    """The final comparison of both sides, made while shoppers went on writing."""
+    """The final comparisons of both sides, made while shoppers went on writing.
+
+    `position` and rows are those of the last one, `differing` the most that any of the `runs` found.
+    """
 
     position: str
     tables: Mapping[str, TableFacts]
     writes_meanwhile: int
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from cdc.meter import quantile
 from cdc.status import CdcStatus
 from migration_plans.ledger import Entry, Ledger
 from migration_plans.outcomes import Arm, Bad, Good, read_items
@@ -31,11 +32,15 @@ _LAG_POLL = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LagSample:
-    """How far the change stream was behind at `at` (seconds since 1970); None where it could not tell."""
+    """How far the change stream was behind at `at` (seconds since 1970); None where it could not tell.
+
+    `commit_to_applied_ms` is the 99th percentile of what was applied since the sample before it.
+    """
 
     at: float
     seconds: float | None
     bytes: int | None
+    commit_to_applied_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Observer:
         self._admin_url = admin_url
         self._read_cdc = read_cdc
         self._tell = tell
+        self._latencies: tuple[int, ...] = ()
         self.seen = Observations()
 
     async def run(self) -> None:
@@ -132,10 +138,22 @@ class Observer:
             status = await asyncio.to_thread(self._read_cdc)
             self.seen.cdc = status
             if status is not None:
-                self.seen.lag.append(
-                    LagSample(at=time.time(), seconds=status.lag_seconds, bytes=status.lag_bytes)
-                )
+                self._take_lag(status)
             await asyncio.sleep(_LAG_POLL)
+
+    def _take_lag(self, status: CdcStatus) -> None:
+        before = self._latencies or (0,) * len(status.latencies)
+        fresh = [now - then for now, then in zip(status.latencies, before, strict=True)]
+        self._latencies = status.latencies
+        self.seen.lag.append(
+            LagSample(
+                at=time.time(),
+                seconds=status.lag_seconds,
+                bytes=status.lag_bytes,
+                # the histogram only grows, save when the stream begins anew
+                commit_to_applied_ms=quantile(fresh, 0.99) if min(fresh) >= 0 else None,
+            )
+        )
 
     async def _follow_outcomes(self) -> None:
         async with httpx.AsyncClient(base_url=self._admin_url, timeout=5.0) as client:

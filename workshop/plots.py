@@ -6,14 +6,14 @@ light and dark pages.
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from workshop.facts import Facts, Mark
+from workshop.facts import Facts
 from workshop.traffic.record import Arm, Slice
 
 # placeholder: CSS variable of the page
@@ -28,6 +28,7 @@ _COLOURS: Mapping[str, str] = {
     "#01020a": "--grid",
 }
 _TEXT, _FAINT, _CONTROL, _CANARY, _FALLBACK, _BAD, _GOOD, _GRID = _COLOURS
+_CLOSE = 0.012  # of the width of a plot: the height of a line of text
 _AT_THE_SERVICE: tuple[Arm, ...] = ("canary", "fallback")
 _MOVING: tuple[Arm, ...] = ("control", *_AT_THE_SERVICE)
 _MARK_COLOURS: Mapping[str, str] = {
@@ -90,12 +91,23 @@ def lag_over_time(facts: Facts) -> str:
     """How far the service's data were behind."""
 
     def draw(axes: Axes) -> None:
-        known = [
-            (sample.at - facts.started, sample.seconds) for sample in facts.lag if sample.seconds is not None
+        behind = [
+            (each.at - facts.started, 1000 * each.seconds) for each in facts.lag if each.seconds is not None
         ]
-        times, lags = [at for at, _ in known], [1000 * seconds for _, seconds in known]
-        axes.plot(times, lags, color=_CANARY, linewidth=1.4, label="change stream behind the monolith")
-        axes.set_ylim(bottom=0)
+        applied = [
+            (each.at - facts.started, each.commit_to_applied_ms)
+            for each in facts.lag
+            if each.commit_to_applied_ms is not None
+        ]
+        axes.step(
+            [at for at, _ in behind], [lag for _, lag in behind], where="post", color=_CANARY, linewidth=1.4,
+            label="behind the monolith at that moment",
+        )  # fmt: skip
+        axes.plot(
+            [at for at, _ in applied], [lag for _, lag in applied], linestyle="", marker="o", markersize=3,
+            color=_FALLBACK, label="from commit there to commit here (p99 of half a second)",
+        )  # fmt: skip
+        axes.set_ylim(0, 1.15 * max([1.0, *(lag for _, lag in (*behind, *applied))]))
         axes.set_ylabel("milliseconds")
 
     return _figure(facts, draw, "Lag of the change stream over time")
@@ -128,7 +140,7 @@ def _figure(facts: Facts, draw: Callable[[Axes], None], title: str) -> str:
         spine.set_color(_FAINT)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    _mark(axes, facts.marks, facts.started)
+    _mark(axes, facts)
     figure.legend(
         *axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=8.5,
         labelcolor=_TEXT,
@@ -136,22 +148,31 @@ def _figure(facts: Facts, draw: Callable[[Axes], None], title: str) -> str:
     return _as_svg(figure, title)
 
 
-def _mark(axes: Axes, marks: Sequence[Mark], started: float) -> None:
+def _mark(axes: Axes, facts: Facts) -> None:
     low, high = axes.get_ylim()
-    for mark in marks:
+    for at, colour, label in _labels(facts):
+        axes.axvline(at, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
+        text = axes.text(
+            at, low + 0.97 * (high - low), f" {label}", rotation=90, va="top", ha="left", fontsize=7,
+            color=colour if colour != _FAINT else _TEXT,
+        )  # fmt: skip
+        text.set_in_layout(False)
+
+
+def _labels(facts: Facts) -> list[tuple[float, str, str]]:
+    """Place, colour and text of each line; marks too close to be told apart share one text."""
+    found: list[tuple[float, str, str]] = []
+    for mark in facts.marks:
         if mark.kind not in _MARK_COLOURS:
             continue
-        colour = _MARK_COLOURS[mark.kind]
-        at = mark.at - started
-        axes.axvline(at, color=colour, linewidth=0.9, linestyle=(0, (3, 2)))
-        text_colour = colour if colour != _FAINT else _TEXT
-        top = low + 0.97 * (high - low)
-        # a label is short; the table of events has the whole text
-        label = mark.text.split(":")[0][:16]
-        text = axes.text(
-            at, top, f" {label}", rotation=90, va="top", ha="left", fontsize=7, color=text_colour
-        )
-        text.set_in_layout(False)
+        colour, at = _MARK_COLOURS[mark.kind], mark.at - facts.started
+        label = mark.text if mark.kind == "stage" else mark.kind
+        if found and at - found[-1][0] < _CLOSE * facts.seconds:
+            before, its_colour, text = found.pop()
+            found.append((before, its_colour if colour == _FAINT else colour, f"{text}, {label}"))
+        else:
+            found.append((at, colour, label))
+    return found
 
 
 def _as_svg(figure: Figure, title: str) -> str:

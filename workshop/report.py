@@ -70,6 +70,7 @@ def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
             "tables": {name: asdict(table) for name, table in facts.verify.tables.items()},
             "position": facts.verify.position,
             "writes_meanwhile": facts.verify.writes_meanwhile,
+            "runs": facts.verify.runs,
         },
         "cdc": asdict(facts.cdc),
         "stickiness": {
@@ -222,8 +223,9 @@ def _verified(data: dict[str, Any]) -> str:
         for name, table in data["verify"]["tables"].items()
     ]
     intro = (
-        f"<p>At log position <code>{html.escape(data['verify']['position'])}</code>, while shoppers went on "
-        f"writing ({data['verify']['writes_meanwhile']} writes).</p>"
+        f"<p>At log position <code>{html.escape(data['verify']['position'])}</code>, while shoppers "
+        f"went on "
+        f"writing ({data['verify']['writes_meanwhile']} writes during {data['verify']['runs']} comparisons).</p>"
     )
     return intro + _table(["table", "rows", "differing"], rows)
 

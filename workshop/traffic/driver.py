@@ -29,8 +29,8 @@ class TrafficConfig:
     host: str
     port: int
     rate: float = 40.0
-    crowd: int = 300
-    think: float = 3.0
+    crowd: int = 500
+    think: float = 6.0
     seed: int = 1
     timeout: float = 10.0
 

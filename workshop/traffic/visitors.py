@@ -14,7 +14,7 @@ from workshop.traffic.journeys import Journey, browse, search
 
 STAFF = "staff@shop.test"
 _WITH_ACCOUNT_EVERY = 4
-_STAFF_EVERY = 40
+_STAFF_EVERY = 15
 
 _AROUND: tuple[Callable[[Random], Journey], ...] = (browse, browse, search)
 _WITH_ACCOUNT: tuple[Callable[[Random], Journey], ...] = (browse, search, buy, buy, review)
