@@ -2,12 +2,16 @@
 
 `make_pool` gives a pool that starts empty and connects in the background, so a service starts, and says on
 `/ready` what is wrong, while its database is still away. Each connection is autocommit, has a statement
-timeout, speaks UTC, and is tried before it is handed out, so a restart of the database costs no request an
-error.
+timeout and speaks UTC. `read` runs what only reads, and runs it again when the connection turns out to be
+dead, so a restarted database costs no request an error.
+
+The pool's own `check=` is not used: it costs a round trip each time, and after a restart it waits a second,
+then two, between the dead connections it meets.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -16,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 Connection = psycopg.AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
+Result = TypeVar("Result")
 
 
 def make_pool(
@@ -46,7 +51,6 @@ def make_pool(
         min_size=min_size,
         max_size=max_size,
         timeout=acquire_timeout,
-        check=AsyncConnectionPool.check_connection,
         name=name,
         open=False,
     )
@@ -62,7 +66,28 @@ async def opened(pool: Pool) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+async def read(pool: Pool, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    """Run `work`, which must change nothing, on a connection of `pool`; returns what it returns.
+
+    When the connection is lost on the way, every connection of the pool is tried, dead ones are replaced, and
+    `work` runs once more. Raises what `work` or psycopg raised, psycopg_pool.PoolTimeout when there is no
+    connection.
+    """
+    async with pool.connection() as connection:
+        try:
+            return await work(connection)
+        except psycopg.OperationalError:
+            if not connection.closed:  # the statement failed (a timeout, a full disc), not the connection
+                raise
+    await pool.check()
+    async with pool.connection() as connection:
+        return await work(connection)
+
+
 async def check_database(pool: Pool) -> None:
     """A readiness check: the database answers a query. Raises what psycopg or the pool raised."""
-    async with pool.connection() as connection:
+
+    async def ask(connection: Connection) -> None:
         await connection.execute("SELECT 1")
+
+    await read(pool, ask)

@@ -73,8 +73,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> FastAPI:
         await postgres.check_database(pool)
 
     async def schema() -> None:
-        async with pool.connection() as connection:
-            await check_applied(connection, migrations)
+        await postgres.read(pool, lambda connection: check_applied(connection, migrations))
 
     app = create_service(
         "catalog",

@@ -6,13 +6,13 @@ that are not on the page.
 """
 
 from collections.abc import Sequence
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 from psycopg import sql
-from psycopg.rows import class_row, tuple_row
+from psycopg.rows import class_row
 
 from chassis.drf.pagination import Page
-from chassis.postgres import Pool
+from chassis.postgres import Connection, Pool, read
 from extracted.catalog.rules import (
     CategoryRow,
     Picture,
@@ -75,114 +75,6 @@ p.category_id IN (
 """
 
 
-class CatalogStore:
-    """Reads of the catalogue through one pool."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def category_exists(self, slug: str) -> bool:
-        """Whether there is a category of that slug."""
-        return await self._found("SELECT 1 FROM category WHERE slug = %(slug)s", {"slug": slug})
-
-    async def categories(self) -> Sequence[CategoryRow]:
-        """All categories in the order siblings are shown, each with the number of its own listed products."""
-        query = """
-            SELECT category_id AS id, parent_id, slug, title, coalesce(listed.count, 0) AS listed_products
-            FROM category
-            LEFT JOIN (
-                SELECT category_id, count(*) FROM product WHERE listed GROUP BY category_id
-            ) listed USING (category_id)
-            ORDER BY sort_key, category_id
-        """
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(CategoryRow))
-            return await (await cursor.execute(query)).fetchall()
-
-    async def count_products(self, selection: Selection) -> int:
-        """How many listed products match."""
-        query = sql.SQL("SELECT count(*) FROM product p WHERE {}").format(_where(selection))
-        return await self._count(query, _parameters(selection))
-
-    async def products(self, selection: Selection, page: Page) -> Sequence[Product]:
-        """One page of the listed products that match, in the selection's order."""
-        by_rating = any(term.field is SortField.RATING for term in selection.ordering)
-        order = _order(selection)
-        cut = sql.SQL(_PAGE).format(
-            rank=_rank(selection),
-            mean_rating=sql.SQL("r.rating" if by_rating else "NULL::numeric"),
-            ratings=sql.SQL(_RATINGS if by_rating else ""),
-            where=_where(selection),
-            order=order,
-        )
-        cards = sql.SQL(_CARD).format(
-            products=sql.SQL("({}) page JOIN product p ON p.product_id = page.product_id").format(cut)
-        )
-        query = sql.SQL("{} ORDER BY {}").format(cards, _qualified(selection))
-        parameters = {**_parameters(selection), "limit": page.size, "offset": page.offset}
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(Product))
-            return await (await cursor.execute(query, parameters)).fetchall()
-
-    async def product(self, slug: str) -> ProductDetail | None:
-        """The listed product of that slug."""
-        card = sql.SQL("{} WHERE p.slug = %(slug)s AND p.listed").format(
-            sql.SQL(_CARD).format(products=sql.SQL("product p"))
-        )
-        async with self._pool.connection() as connection:
-            cards = connection.cursor(row_factory=class_row(Product))
-            product = await (await cards.execute(card, {"slug": slug})).fetchone()
-            if product is None:
-                return None
-            rest = await connection.cursor(row_factory=tuple_row).execute(_REST, {"id": product.id})
-            found = await rest.fetchone()
-            if found is None:  # deleted between the two statements
-                return None
-            pictures = connection.cursor(row_factory=class_row(Picture))
-            await pictures.execute(_PICTURES, {"id": product.id})
-            description, attributes, weight_grams = found
-            return ProductDetail(
-                product, description, attributes, weight_grams, tuple(await pictures.fetchall())
-            )
-
-    async def find_listed(self, slug: str) -> int | None:
-        """The id of the listed product of that slug."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT product_id FROM product WHERE slug = %(slug)s AND listed", {"slug": slug}
-            )
-            row = await cursor.fetchone()
-            return None if row is None else int(row[0])
-
-    async def count_reviews(self, product_id: int) -> int:
-        """How many approved reviews the product has."""
-        query = sql.SQL("SELECT count(*) FROM review WHERE product_id = %(id)s AND status = 'approved'")
-        return await self._count(query, {"id": product_id})
-
-    async def reviews(self, product_id: int, page: Page) -> Sequence[Review]:
-        """One page of the approved reviews, newest first."""
-        query = """
-            SELECT review_id AS id, byline, rating, title, body, written_at
-            FROM review WHERE product_id = %(id)s AND status = 'approved'
-            ORDER BY written_at DESC, review_id DESC
-            LIMIT %(limit)s OFFSET %(offset)s
-        """
-        parameters = {"id": product_id, "limit": page.size, "offset": page.offset}
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(Review))
-            return await (await cursor.execute(query, parameters)).fetchall()
-
-    async def _count(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> int:
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(query, parameters)).fetchone()
-            assert row is not None, "count(*) always gives a row"
-            return int(row[0])
-
-    async def _found(self, query: LiteralString, parameters: dict[str, Any]) -> bool:
-        async with self._pool.connection() as connection:
-            return await (await connection.execute(query, parameters)).fetchone() is not None
-
-
 _REST = """
 SELECT description,
        CASE WHEN material IS NULL THEN specs ELSE specs || jsonb_object(ARRAY['material', material]) END,
@@ -194,6 +86,110 @@ _PICTURES = """
 SELECT document->>'file' AS file, document->>'alt' AS alt, sort_key
 FROM picture WHERE product_id = %(id)s ORDER BY sort_key, picture_id
 """
+
+_CATEGORIES = """
+SELECT category_id AS id, parent_id, slug, title, coalesce(listed.count, 0) AS listed_products
+FROM category
+LEFT JOIN (
+    SELECT category_id, count(*) FROM product WHERE listed GROUP BY category_id
+) listed USING (category_id)
+ORDER BY sort_key, category_id
+"""
+
+_REVIEWS = """
+SELECT review_id AS id, byline, rating, title, body, written_at
+FROM review WHERE product_id = %(id)s AND status = 'approved'
+ORDER BY written_at DESC, review_id DESC
+LIMIT %(limit)s OFFSET %(offset)s
+"""
+
+_Row = TypeVar("_Row")
+_Query = sql.SQL | sql.Composed
+
+
+class CatalogStore:
+    """Reads of the catalogue through one pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def category_exists(self, slug: str) -> bool:
+        """Whether there is a category of that slug."""
+        query = sql.SQL("SELECT 1 FROM category WHERE slug = %(slug)s")
+        return await self._first(query, {"slug": slug}) is not None
+
+    async def categories(self) -> Sequence[CategoryRow]:
+        """All categories in the order siblings are shown, each with the number of its own listed products."""
+        return await self._all(CategoryRow, sql.SQL(_CATEGORIES), {})
+
+    async def count_products(self, selection: Selection) -> int:
+        """How many listed products match."""
+        query = sql.SQL("SELECT count(*) FROM product p WHERE {}").format(_where(selection))
+        return await self._count(query, _parameters(selection))
+
+    async def products(self, selection: Selection, page: Page) -> Sequence[Product]:
+        """One page of the listed products that match, in the selection's order."""
+        by_rating = any(term.field is SortField.RATING for term in selection.ordering)
+        cut = sql.SQL(_PAGE).format(
+            rank=_rank(selection),
+            mean_rating=sql.SQL("r.rating" if by_rating else "NULL::numeric"),
+            ratings=sql.SQL(_RATINGS if by_rating else ""),
+            where=_where(selection),
+            order=_order(selection, sql.SQL("")),
+        )
+        cards = sql.SQL(_CARD).format(
+            products=sql.SQL("({}) page JOIN product p ON p.product_id = page.product_id").format(cut)
+        )
+        query = sql.SQL("{} ORDER BY {}").format(cards, _order(selection, sql.SQL("page.")))
+        parameters = {**_parameters(selection), "limit": page.size, "offset": page.offset}
+        return await self._all(Product, query, parameters)
+
+    async def product(self, slug: str) -> ProductDetail | None:
+        """The listed product of that slug."""
+        cards = sql.SQL(_CARD).format(products=sql.SQL("product p"))
+        query = sql.SQL("{} WHERE p.slug = %(slug)s AND p.listed").format(cards)
+        for product in await self._all(Product, query, {"slug": slug}):
+            rest = await self._first(sql.SQL(_REST), {"id": product.id})
+            if rest is None:  # deleted since
+                return None
+            pictures = await self._all(Picture, sql.SQL(_PICTURES), {"id": product.id})
+            description, attributes, weight_grams = rest
+            return ProductDetail(product, description, attributes, weight_grams, tuple(pictures))
+        return None
+
+    async def find_listed(self, slug: str) -> int | None:
+        """The id of the listed product of that slug."""
+        query = sql.SQL("SELECT product_id FROM product WHERE slug = %(slug)s AND listed")
+        row = await self._first(query, {"slug": slug})
+        return None if row is None else int(row[0])
+
+    async def count_reviews(self, product_id: int) -> int:
+        """How many approved reviews the product has."""
+        query = sql.SQL("SELECT count(*) FROM review WHERE product_id = %(id)s AND status = 'approved'")
+        return await self._count(query, {"id": product_id})
+
+    async def reviews(self, product_id: int, page: Page) -> Sequence[Review]:
+        """One page of the approved reviews, newest first."""
+        parameters = {"id": product_id, "limit": page.size, "offset": page.offset}
+        return await self._all(Review, sql.SQL(_REVIEWS), parameters)
+
+    async def _all(self, row: type[_Row], query: _Query, parameters: dict[str, Any]) -> Sequence[_Row]:
+        async def work(connection: Connection) -> Sequence[_Row]:
+            cursor = connection.cursor(row_factory=class_row(row))
+            return await (await cursor.execute(query, parameters)).fetchall()
+
+        return await read(self._pool, work)
+
+    async def _first(self, query: _Query, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+        async def work(connection: Connection) -> tuple[Any, ...] | None:
+            return await (await connection.execute(query, parameters)).fetchone()
+
+        return await read(self._pool, work)
+
+    async def _count(self, query: _Query, parameters: dict[str, Any]) -> int:
+        row = await self._first(query, parameters)
+        assert row is not None, "count(*) always gives a row"
+        return int(row[0])
 
 
 def _where(selection: Selection) -> sql.Composable:
@@ -230,12 +226,8 @@ def _rank(selection: Selection) -> sql.SQL:
     return sql.SQL("ts_rank(p.search, websearch_to_tsquery('english', %(words)s))")
 
 
-def _order(selection: Selection) -> sql.Composable:
-    return sql.SQL(", ").join(sql.SQL(term) for term in _order_terms(selection))
-
-
-def _qualified(selection: Selection) -> sql.Composable:
-    return sql.SQL(", ").join(sql.SQL("page.") + sql.SQL(term) for term in _order_terms(selection))
+def _order(selection: Selection, prefix: sql.SQL) -> sql.Composed:
+    return sql.SQL(", ").join(prefix + sql.SQL(term) for term in _order_terms(selection))
 
 
 def _order_terms(selection: Selection) -> list[LiteralString]:

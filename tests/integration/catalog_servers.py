@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 PLAN = ROOT / "migration_plans" / "plans" / "catalog.yaml"
 HOST = "localhost:8000"
 CATALOG = ["--factory", "extracted.catalog.app:create_app"]
-_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +132,19 @@ def new_database(postgres: EmbeddedPostgres, prefix: str) -> Iterator[str]:
 
 
 @contextmanager
-def serve(name: str, application: list[str], environ: Mapping[str, str], log: Path) -> Iterator[Server]:
-    """Run uvicorn with `application` until the block ends; yields when `/ready` says yes."""
+def serve(
+    name: str, application: list[str], environ: Mapping[str, str], log: Path, *, ready_within: float = 30.0
+) -> Iterator[Server]:
+    """Run uvicorn with `application` until the block ends; yields when `/ready` says yes.
+
+    Fails with the last reason when it does not within `ready_within` seconds.
+    """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", *application, "--port", str(port), "--no-access-log"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=output)
     try:
-        _wait_ready(name, port, process, log)
+        _wait_ready(name, port, process, log, time.monotonic() + ready_within)
         yield Server(name, port)
         process.terminate()
         # uvicorn shuts down in order and then raises the signal again, so its parent sees what ended it
@@ -151,8 +155,7 @@ def serve(name: str, application: list[str], environ: Mapping[str, str], log: Pa
         process.wait()
 
 
-def _wait_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def _wait_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
     last = "no answer"
     while time.monotonic() < deadline and process.poll() is None:
         try:
