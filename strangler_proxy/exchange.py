@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from strangler_proxy.account import Account
 from strangler_proxy.answers import answer
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
@@ -33,14 +34,7 @@ from strangler_proxy.headers import (
     request_bytes,
     value_of,
 )
-from strangler_proxy.identity import (
-    ANONYMOUS_COOKIE,
-    Identity,
-    anonymous_cookie,
-    cookie_value,
-    identify,
-    user_cookie,
-)
+from strangler_proxy.identity import Identity, cookie_lines, cookie_value, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
@@ -100,6 +94,7 @@ class Exchange:
     """One request and its answer. See the module's drawing."""
 
     __slots__ = (
+        "_account",
         "_arm_shown",
         "_backend",
         "_body_blocked",
@@ -107,9 +102,7 @@ class Exchange:
         "_close_after",
         "_connection",
         "_decision",
-        "_digest",
         "_falling_back",
-        "_first_status",
         "_group",
         "_head_request",
         "_head_sent",
@@ -128,7 +121,7 @@ class Exchange:
         "_retried",
         "_routes",
         "_safe",
-        "_started",
+        "_status",
         "_timeouts",
         "_to_client",
         "_total_deadline",
@@ -153,7 +146,7 @@ class Exchange:
         self._decision: Decision | None = None
         self._group: Group | None = None
         self._identity: Identity | None = None
-        self._digest = 0
+        self._account: Account | None = None
         self._falling_back = False
         self._retried = False
         self._probe = False
@@ -162,12 +155,11 @@ class Exchange:
         self._close_after = False
         self._body_blocked = False
         self._upstream_blocked = False
-        self._first_status = 0
+        self._status = 0
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
         self._arm_shown = b""
         self._backend: Backend
-        self._started = 0.0
         self._routes: Routes
         self._origin: Origin
         self._timeouts: Timeouts
@@ -179,7 +171,7 @@ class Exchange:
     def start(self) -> None:
         """Decide and send. May end the exchange before it returns."""
         plane, request = self._plane, self._request
-        self._started = time.perf_counter()
+        started = time.perf_counter()
         routes = self._routes = plane.routes
         peer = self._client.peer(routes)
         self._origin = origin_of(peer, request.head.host, request.head.forwarded)
@@ -199,14 +191,15 @@ class Exchange:
             ip=self._origin.address,
             fresh=plane.new_anonymous_id(),
         )
-        self._digest = digest_of(group.name, identity.key)
+        digest = digest_of(group.name, identity.key)
         decision = self._decision = decide(
             group=group,
             default=routes.default,
             safe=self._safe,
-            digest=self._digest,
+            digest=digest,
             override=self._override(group),
         )
+        self._account = Account(plane, group.name, decision, digest, self._request_id, request.path, started)
         self._arm_shown = decision.arm.value.encode()
         self._timeouts = (
             group.timeouts if decision.arm is Arm.CANARY else routes.backends[decision.backend].timeouts
@@ -314,7 +307,7 @@ class Exchange:
 
     def response_head(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """The answer begins: pass it on, or let the default backend answer instead."""
-        self._first_status = status
+        self._status = status
         if status >= 500 and self._may_fall_back():
             connection, self._connection = self._connection, None
             assert connection is not None
@@ -412,7 +405,8 @@ class Exchange:
 
     def _fall_back(self) -> None:
         assert self._replay is not None
-        self._falling_back = True
+        assert self._account is not None
+        self._falling_back = self._account.falling_back = True
         self._arm_shown = b"fallback"
         self._outbox = list(self._replay)
         self._to_client.clear()
@@ -420,14 +414,11 @@ class Exchange:
         self._attempt(self._routes.backends[self._routes.default])
 
     def _rejected(self, retry_after: float) -> None:
-        if self._group is not None and self._decision is not None and not self._falling_back:
-            self._plane.recorder.rejected(self._group.name, self._decision.arm)
-            self._plane.outcome_recorded(urgent=False)
+        if self._account is not None:
+            self._account.rejected()
         if self._may_fall_back():
             self._fall_back()
             return
-        if self._falling_back:
-            self._record_fallback(good=False)
         detail = f"backend {self._backend.name} is failing and is given a pause"
         self._answer(503, detail, retry_after=retry_after)
 
@@ -536,111 +527,53 @@ class Exchange:
         elif not request.http11:
             parts.append(b"Connection: keep-alive\r\n")
         parts.append(b"X-Request-ID: %b\r\n" % self._request_id)
-        self._add_cookies(parts, head)
+        parts.append(self._cookie_lines(head))
         if self._group is not None and self._group.expose:
             parts.append(b"X-Strangler-Arm: %b\r\n" % self._arm_shown)
         parts.append(b"\r\n")
         return b"".join(parts)
 
-    def _add_cookies(self, parts: list[bytes], head: ResponseHead) -> None:
-        plane, routes, cookies = self._plane, self._routes, self._request.head.cookies
-        secure = self._origin.secure
-        made: list[bytes] = []
-        if head.user is not None and self._backend.name == routes.default:
-            made.append(user_cookie(signer=plane.signer, said=head.user, cookies=cookies, secure=secure))
-        fresh = b""
-        if self._identity is not None:
-            fresh = self._identity.issue
-        elif head.html and routes.any_sticky_user:
-            present = cookie_value(cookies, ANONYMOUS_COOKIE)
-            fresh = b"" if plane.signer.verify(ANONYMOUS_COOKIE, present) else plane.new_anonymous_id()
-        if fresh:
-            made.append(anonymous_cookie(signer=plane.signer, value=fresh, secure=secure))
-        lines = [b"Set-Cookie: %b\r\n" % cookie for cookie in made if cookie]
-        if lines:
-            parts.extend(lines)
-            if head.shared_cacheable:
-                parts.append(b'Cache-Control: private="Set-Cookie"\r\n')
+    def _cookie_lines(self, head: ResponseHead) -> bytes:
+        identity = self._identity
+        wants_page_cookie = identity is None and head.html and self._routes.any_sticky_user
+        if head.user is None and not wants_page_cookie and (identity is None or not identity.issue):
+            return b""
+        return cookie_lines(
+            signer=self._plane.signer,
+            cookies=self._request.head.cookies,
+            said=head.user if self._backend.name == self._routes.default else None,
+            issue=identity.issue if identity is not None else b"",
+            page=self._plane.new_anonymous_id() if wants_page_cookie else b"",
+            secure=self._origin.secure,
+            shared_cacheable=head.shared_cacheable,
+        )
 
     # Outcomes
-
-    def _latency_ms(self) -> float:
-        return (time.perf_counter() - self._started) * 1000
-
-    def _record_answer(self) -> None:
-        plane, status, decision = self._plane, self._first_status, self._decision
-        self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)
-        if decision is None or self._group is None:
-            return
-        if not decision.evidence:
-            plane.recorder.overridden(self._group.name, decision.arm)
-        elif self._falling_back:
-            plane.recorder.fell_back(self._group.name, decision.arm, good=status < 500)
-        elif status >= 500:
-            self._record_evidence(Failure.STATUS, status)
-            return
-        else:
-            plane.recorder.answered(
-                self._group.name,
-                decision.arm,
-                status=status,
-                latency_ms=self._latency_ms(),
-                client=self._digest,
-                weight=float(decision.weight),
-            )
-        plane.outcome_recorded(urgent=False)
-
-    def _record_failure(self, failure: Failure, status: int) -> None:
-        # The default backend has no stand-in: only what shows that it cannot be reached opens its breaker,
-        # not the 500s that some monoliths answer on some URLs all day long.
-        self._tell_breaker(ok=failure is Failure.STATUS and self._backend.name == self._routes.default)
-        decision, group = self._decision, self._group
-        if decision is None or group is None:
-            return
-        if not decision.evidence:
-            self._plane.recorder.overridden(group.name, decision.arm)
-            self._plane.outcome_recorded(urgent=False)
-        elif self._falling_back:
-            self._record_fallback(good=False)
-        else:
-            self._record_evidence(failure, status)
-
-    def _record_evidence(self, failure: Failure, status: int) -> None:
-        assert self._decision is not None
-        assert self._group is not None
-        self._plane.recorder.failed(
-            self._group.name,
-            self._decision.arm,
-            failure=failure,
-            status=status,
-            latency_ms=self._latency_ms(),
-            client=self._digest,
-            weight=float(self._decision.weight),
-            at_ns=time.time_ns(),
-            request_id=self._request_id.decode("ascii"),
-            path=self._request.path.decode("latin-1"),
-        )
-        self._plane.outcome_recorded(urgent=True)
-
-    def _record_fallback(self, *, good: bool) -> None:
-        assert self._decision is not None
-        assert self._group is not None
-        self._plane.recorder.fell_back(self._group.name, self._decision.arm, good=good)
-        self._plane.outcome_recorded(urgent=False)
-
-    def _record_aborted(self) -> None:
-        if self._probe:
-            self._probe = False
-            self._plane.breaker_forget(self._backend)
-        if self._group is None or self._decision is None:
-            return
-        self._plane.recorder.aborted(self._group.name, self._decision.arm)
-        self._plane.outcome_recorded(urgent=False)
 
     def _tell_breaker(self, *, ok: bool) -> None:
         if self._probe:
             self._probe = False
             self._plane.breaker_record(self._backend, ok=ok)
+
+    def _record_answer(self) -> None:
+        status = self._status
+        self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)
+        if self._account is not None:
+            self._account.answered(status)
+
+    def _record_failure(self, failure: Failure, status: int) -> None:
+        # The default backend has no stand-in: only what shows that it cannot be reached opens its breaker,
+        # not the 500s that some monoliths answer on some URLs all day long.
+        self._tell_breaker(ok=failure is Failure.STATUS and self._backend.name == self._routes.default)
+        if self._account is not None:
+            self._account.failed(failure, status)
+
+    def _record_aborted(self) -> None:
+        if self._probe:
+            self._probe = False
+            self._plane.breaker_forget(self._backend)
+        if self._account is not None:
+            self._account.aborted()
 
 
 _WORDS = {

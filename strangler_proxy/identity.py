@@ -135,6 +135,34 @@ def user_cookie(*, signer: CookieSigner, said: bytes, cookies: bytes, secure: bo
     return _set_cookie(USER_COOKIE, signer.sign(USER_COOKIE, said), _YEAR, secure=secure)
 
 
+def cookie_lines(
+    *,
+    signer: CookieSigner,
+    cookies: bytes,
+    said: bytes | None,
+    issue: bytes,
+    page: bytes,
+    secure: bool,
+    shared_cacheable: bool,
+) -> bytes:
+    """The header lines a response gets, often none.
+
+    `said` is what the default backend's `X-Strangler-User` says, None when absent; `issue` the anonymous id
+    that `identify` wants issued; `page` one to issue with an HTML page unless the client has one already.
+    """
+    made: list[bytes] = []
+    if said is not None:
+        made.append(user_cookie(signer=signer, said=said, cookies=cookies, secure=secure))
+    if page and not signer.verify(ANONYMOUS_COOKIE, cookie_value(cookies, ANONYMOUS_COOKIE)):
+        issue = page
+    if issue:
+        made.append(anonymous_cookie(signer=signer, value=issue, secure=secure))
+    lines = b"".join(b"Set-Cookie: %b\r\n" % cookie for cookie in made if cookie)
+    if lines and shared_cacheable:
+        lines += b'Cache-Control: private="Set-Cookie"\r\n'
+    return lines
+
+
 def _set_cookie(name: bytes, value: bytes, seconds: int, *, secure: bool) -> bytes:
     end = b"; Secure" if secure else b""
     return b"%b=%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax%b" % (name, value, seconds, end)

@@ -1,7 +1,7 @@
 """A laboratory for the proxy: a data plane on a free port between a raw client and scripted raw servers.
 
-Everything is real sockets in one event loop (uvloop, as in production). A `Backend`'s script is a coroutine that gets the
-parsed request and the writer and may do anything to the connection that a real server could.
+Everything is real sockets in one event loop (uvloop, as in production). A `Backend`'s script is a coroutine
+that gets the parsed request and the writer and may do anything to the connection that a real server could.
 """
 
 import asyncio
@@ -32,8 +32,15 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait until `condition` holds; fail after `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in the kernel or another process
             await asyncio.sleep(0.002)
+
+
+async def until_true(check: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
+    """Wait until `check` says yes; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not await check():  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -260,7 +267,8 @@ class Lab:
 
 
 def routes_text(monolith: int, catalog: int, **changes: object) -> bytes:
-    """A routes file for the laboratory. `changes`: percent, sticky, owner, fallback, group, backend, more (raw YAML)."""
+    """A routes file for the laboratory. `changes`: percent, sticky, owner, fallback, group, backend, more
+    (raw YAML)."""
     told: dict[str, object] = {
         "percent": 100,
         "sticky": "user",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from chassis.resilience.breaker import BreakerState
-from tests.proxy_lab import Lab, Message, Script, anonymous, hang, lab, raw, reply, run, until
+from tests.proxy_lab import Lab, Message, Script, anonymous, hang, lab, raw, reply, run, until, until_true
 
 FAST = "timeouts: {connect: 200, read: 150}"
 
@@ -287,7 +287,7 @@ BAD_REQUESTS = {
     ),
     "hidden coding": (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
     "two codings": (
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n0\r\n\r\n",
         400,
     ),
     "folded header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
@@ -424,9 +424,7 @@ def test_breaker_opens_after_its_threshold_and_probes_its_way_back() -> None:
             async def healed() -> bool:
                 return (await it.get("/api/x")).body == b"healed"
 
-            async with asyncio.timeout(5):
-                while not await healed():
-                    await asyncio.sleep(0.02)
+            await until_true(healed)
             assert [state for _, state in it.breakers] == [
                 BreakerState.OPEN,
                 BreakerState.HALF_OPEN,

@@ -14,7 +14,8 @@ def test_head_is_forwarded_as_received_but_for_what_belongs_to_the_hop() -> None
         async with lab() as it:
             client = await it.connect()
             await client.send(
-                b"GET /cart/../x//y%2Fz?q=a+b HTTP/1.1\r\nhOsT: shop.test:8000\r\nX-Odd-Case: 1\r\nx-odd-case: 2\r\n"
+                b"GET /cart/../x//y%2Fz?q=a+b HTTP/1.1\r\nhOsT: shop.test:8000\r\n"
+                b"X-Odd-Case: 1\r\nx-odd-case: 2\r\n"
                 b"Connection: keep-alive, X-Private\r\nX-Private: secret\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
                 b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n"
                 b"X_Forwarded_For: 6.6.6.6\r\nX-Strangler-User: 1\r\nX_Strangler_User: 1\r\n"

@@ -1,4 +1,5 @@
-"""Large bodies pass through as they come, in both directions, and neither side can fill the proxy's memory."""
+"""Large bodies pass through as they come, in both directions, and neither side can fill the proxy's
+memory."""
 
 import asyncio
 import hashlib

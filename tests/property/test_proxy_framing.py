@@ -1,6 +1,7 @@
 """Laws of the wire: how bytes happen to be cut into packets changes nothing, in either direction."""
 
 import asyncio
+import itertools
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def _chunked(body: bytes, sizes: list[int]) -> bytes:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """`data` in pieces."""
     edges = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if end > start]
+    return [data[start:end] for start, end in itertools.pairwise(edges) if end > start]
 
 
 async def echo(request: Message, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

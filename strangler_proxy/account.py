@@ -1,0 +1,93 @@
+"""What one request of a group adds to the outcomes: the rules of what counts, in one place.
+
+A request is decided once and counted once, on the arm it was decided for, whoever answered in the end;
+`outcomes.py` says what is evidence. Requests that no group claims have no account.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from strangler_proxy.decide import Decision
+from strangler_proxy.outcomes import Failure
+
+if TYPE_CHECKING:
+    from strangler_proxy.plane import DataPlane
+
+
+@dataclass(slots=True)
+class Account:
+    """The account of one request. `started` is a reading of `time.perf_counter`; `falling_back` is set once
+    the default backend was asked in the canary's place.
+    """
+
+    plane: DataPlane
+    group: str
+    decision: Decision
+    digest: int
+    request_id: bytes
+    path: bytes
+    started: float
+    falling_back: bool = False
+
+    def answered(self, status: int) -> None:
+        """A whole answer with `status` was passed on."""
+        decision = self.decision
+        if not decision.evidence:
+            self.plane.recorder.overridden(self.group, decision.arm)
+        elif self.falling_back:
+            self.plane.recorder.fell_back(self.group, decision.arm, good=status < 500)
+        elif status >= 500:
+            self._evidence(Failure.STATUS, status)
+            return
+        else:
+            self.plane.recorder.answered(
+                self.group,
+                decision.arm,
+                status=status,
+                latency_ms=(time.perf_counter() - self.started) * 1000,
+                client=self.digest,
+                weight=float(decision.weight),
+            )
+        self.plane.outcome_recorded(urgent=False)
+
+    def failed(self, failure: Failure, status: int) -> None:
+        """An attempt failed; `status` is the backend's, 0 when it gave none."""
+        if not self.decision.evidence:
+            self.plane.recorder.overridden(self.group, self.decision.arm)
+            self.plane.outcome_recorded(urgent=False)
+        elif self.falling_back:
+            self.plane.recorder.fell_back(self.group, self.decision.arm, good=False)
+            self.plane.outcome_recorded(urgent=False)
+        else:
+            self._evidence(failure, status)
+
+    def rejected(self) -> None:
+        """An open breaker kept the request away, from the arm or from the default backend in its place."""
+        if self.falling_back:
+            self.plane.recorder.fell_back(self.group, self.decision.arm, good=False)
+        else:
+            self.plane.recorder.rejected(self.group, self.decision.arm)
+        self.plane.outcome_recorded(urgent=False)
+
+    def aborted(self) -> None:
+        """The client went away, or broke its own request."""
+        self.plane.recorder.aborted(self.group, self.decision.arm)
+        self.plane.outcome_recorded(urgent=False)
+
+    def _evidence(self, failure: Failure, status: int) -> None:
+        self.plane.recorder.failed(
+            self.group,
+            self.decision.arm,
+            failure=failure,
+            status=status,
+            latency_ms=(time.perf_counter() - self.started) * 1000,
+            client=self.digest,
+            weight=float(self.decision.weight),
+            at_ns=time.time_ns(),
+            request_id=self.request_id.decode("ascii"),
+            path=self.path.decode("latin-1"),
+        )
+        self.plane.outcome_recorded(urgent=True)

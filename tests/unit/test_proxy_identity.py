@@ -1,0 +1,101 @@
+"""Who is asking: order of the keys, what a forged cookie is worth, which cookie follows from what."""
+
+import pytest
+
+from strangler_proxy.identity import (
+    ANONYMOUS_COOKIE,
+    USER_COOKIE,
+    CookieSigner,
+    Identity,
+    cookie_value,
+    identify,
+    user_cookie,
+)
+from strangler_proxy.table import Sticky, StickyKind
+
+SIGNER = CookieSigner(b"0123456789abcdef")
+OTHER = CookieSigner(b"fedcba9876543210")
+USER = b"strangler_user=" + SIGNER.sign(USER_COOKIE, b"42")
+ANONYMOUS = b"strangler_id=" + SIGNER.sign(ANONYMOUS_COOKIE, b"abc")
+
+
+def who(sticky: Sticky, cookies: bytes = b"", header: bytes = b"") -> Identity:
+    """The identity of a request from 10.0.0.1."""
+    return identify(
+        sticky=sticky, signer=SIGNER, cookies=cookies, named_header=header, ip=b"10.0.0.1", fresh=b"new"
+    )
+
+
+USER_KEY = Sticky(StickyKind.USER)
+
+
+def test_user_then_anonymous_then_new() -> None:
+    assert who(USER_KEY, b"a=1; " + ANONYMOUS + b"; " + USER) == Identity(b"user:42")
+    assert who(USER_KEY, ANONYMOUS) == Identity(b"anonymous:abc")
+    assert who(USER_KEY) == Identity(b"anonymous:new", issue=b"new")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"strangler_user=42",
+        b"strangler_user=42.",
+        b"strangler_user=.",
+        b"strangler_user=43." + USER.rpartition(b".")[2],
+        b"strangler_user=" + OTHER.sign(USER_COOKIE, b"42"),
+        b"strangler_user=" + SIGNER.sign(ANONYMOUS_COOKIE, b"42"),  # signed for another purpose
+        b"xstrangler_user=" + SIGNER.sign(USER_COOKIE, b"42"),
+    ],
+)
+def test_forged_cookie_is_nobody(forged: bytes) -> None:
+    for _ in range(2):  # the second time it would come from memory
+        assert who(USER_KEY, forged) == Identity(b"anonymous:new", issue=b"new")
+
+
+def test_other_keys_and_what_stands_in_for_a_missing_one() -> None:
+    assert who(Sticky(StickyKind.IP)) == Identity(b"ip:10.0.0.1")
+    assert who(Sticky(StickyKind.SESSION), b"sessionid=s1") == Identity(b"session:s1")
+    assert who(Sticky(StickyKind.COOKIE, "cart"), b"cart=c1") == Identity(b"cookie:c1")
+    assert who(Sticky(StickyKind.HEADER, "X-Tenant"), header=b"t1") == Identity(b"header:t1")
+    for sticky in (
+        Sticky(StickyKind.SESSION),
+        Sticky(StickyKind.COOKIE, "cart"),
+        Sticky(StickyKind.HEADER, "X-Tenant"),
+    ):
+        assert who(sticky, ANONYMOUS) == Identity(b"anonymous:abc")
+        assert who(sticky) == Identity(b"anonymous:new", issue=b"new")
+
+
+@pytest.mark.parametrize(
+    ("cookies", "value"),
+    [
+        (b"a=1", b"1"),
+        (b"b=2; a=1", b"1"),
+        (b"b=2;a=1", b"1"),
+        (b"a=1; a=2", b"1"),
+        (b'a="1"', b"1"),
+        (b"ba=2; a=1", b"1"),
+        (b"ab=2", b""),
+        (b"b=a=1", b""),
+        (b"", b""),
+    ],
+)
+def test_cookie_value(cookies: bytes, value: bytes) -> None:
+    assert cookie_value(cookies, b"a") == value
+
+
+def test_user_cookie_follows_what_the_monolith_says() -> None:
+    def after(said: bytes, cookies: bytes) -> bytes:
+        return user_cookie(signer=SIGNER, said=said, cookies=cookies, secure=False)
+
+    assert after(b"", b"") == b""
+    assert after(b"42", USER) == b""
+    assert after(b"42", b"").startswith(b"strangler_user=42.")
+    assert after(b"43", USER).startswith(b"strangler_user=43.")
+    assert after(b"", USER).startswith(b"strangler_user=; Path=/; Max-Age=0")
+    assert after(b"4; 2", b"") == b""  # nothing that would break out of the cookie
+
+
+def test_short_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="STRANGLER_COOKIE_SECRET"):
+        CookieSigner(b"short")
