@@ -1,6 +1,5 @@
 """Writes of orders other than buying: steps through the table of statuses."""
 
-from functools import partial
 from typing import ClassVar
 
 from django.db import transaction
@@ -57,12 +56,11 @@ def deliver(order_id: int) -> Order:
 
 
 def _announce(order: Order, before: str) -> None:
-    send = partial(
-        order_status_changed.send,
-        sender=Order,
-        order_id=order.pk,
-        from_status=before,
-        to_status=order.status,
-    )
+    order_id, after = order.pk, order.status  # as they are now: the order may move on before the commit
+
+    def send() -> None:
+        order_status_changed.send(Order, order_id=order_id, from_status=before, to_status=after)
+
     # robust: an e-mail that cannot be written must not turn a paid order into an error page; Django logs it
+    # (by the function's name, so it cannot be a partial)
     transaction.on_commit(send, robust=True)

@@ -50,6 +50,9 @@ def truncate(tables: Iterable[type[models.Model]]) -> None:
     """Empty the tables and all that refer to them; their sequences start anew."""
     names = sql.SQL(", ").join(sql.Identifier(table_of(model)) for model in tables)
     with connection.cursor() as cursor:
+        # foreign keys that wait for their check until the commit would forbid it
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         cursor.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(names))
 
 

@@ -104,7 +104,7 @@ class Canvas:
 
     def finished(self) -> Image.Image:
         """The picture at its final size."""
-        return self.image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        return self.image.reduce(_OVERSAMPLING)
 
 
 def draw_all(folder: Path) -> int:
