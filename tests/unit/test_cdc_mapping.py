@@ -71,12 +71,18 @@ def test_each_fault_is_named_with_its_line(body: str, line: int, part: str) -> N
         ("tables:\n  a:\n    key: {}\n    columns: {b: c}\n", 3, "at least 1"),
         ("tables: {}\n", 1, "at least 1"),
         (
-            "tables:\n  a: {target: t, key: {i: i}, columns: {b: c}}\n  b: {key: {i: i}, columns: {b: c},\n      target: t}\n",
+            (
+                "tables:\n  a: {target: t, key: {i: i}, columns: {b: c}}\n"
+                "  b: {key: {i: i}, columns: {b: c},\n      target: t}\n"
+            ),
             4,
             "already filled from a",
         ),
         (
-            "tables:\n  a: {key: {i: i}, columns: {b: c}}\n  public.a: {key: {i: i}, target: t, columns: {b: c}}\n",
+            (
+                "tables:\n  a: {key: {i: i}, columns: {b: c}}\n"
+                "  public.a: {key: {i: i}, target: t, columns: {b: c}}\n"
+            ),
             3,
             "mapped twice",
         ),

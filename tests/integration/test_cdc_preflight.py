@@ -1,0 +1,163 @@
+"""The check before anything moves: each fault is found, placed, and has a remedy."""
+
+from collections.abc import Callable
+
+import pytest
+
+from cdc.findings import Finding, ServerFacts, Severity, judge_servers
+from cdc.mapping import parse_mapping
+from cdc.preflight import check
+from cdc.prepare import PrepareError, prepare
+from chassis.yamlfile import parse
+from tests.cdc_shop import SOURCE, TARGET, admin, fill, shop_mapping
+
+
+@pytest.fixture
+def dsns(make_database: Callable[[], str]) -> tuple[str, str]:
+    source, target = make_database(), make_database()
+    with admin(source) as connection:
+        connection.execute(SOURCE)
+    with admin(target) as connection:
+        connection.execute(TARGET)
+    fill(source, 50)
+    return source, target
+
+
+def errors(findings: list[Finding]) -> list[str]:
+    return [
+        f"{'.'.join(map(str, each.path))}: {each.message}"
+        for each in findings
+        if each.severity == Severity.ERROR
+    ]
+
+
+def test_a_good_mapping_has_no_errors(dsns: tuple[str, str]) -> None:
+    found = check(shop_mapping(), *dsns)
+    assert not errors(found)
+    assert not [each for each in found if each.severity == Severity.UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("side", "change", "path", "part"),
+    [
+        (
+            "target",
+            "ALTER TABLE product ADD COLUMN tax integer NOT NULL",
+            "columns",
+            "tax is NOT NULL, has no default",
+        ),
+        ("target", "ALTER TABLE product DROP COLUMN listed", "listed", "no column 'listed'"),
+        ("target", "DROP TABLE stock", "target", "stock does not exist"),
+        ("target", "ALTER TABLE stock DROP CONSTRAINT stock_pkey", "key", "no unique index"),
+        ("target", "ALTER TABLE product ALTER body TYPE integer USING 1", "body", "integer"),
+        (
+            "source",
+            "ALTER TABLE catalog_product ADD COLUMN weight integer",
+            "columns",
+            "weight is neither carried",
+        ),
+        ("source", "ALTER TABLE catalog_product DROP COLUMN price", "price", "no column 'price'"),
+        ("source", "DROP TABLE catalog_stock", "catalog_stock", "does not exist"),
+        (
+            "source",
+            "ALTER TABLE catalog_stock DROP CONSTRAINT catalog_stock_pkey",
+            "key",
+            "no replica identity",
+        ),
+        ("source", "ALTER TABLE catalog_stock REPLICA IDENTITY NOTHING", "key", "no replica identity"),
+        (
+            "source",
+            "ALTER TABLE catalog_product DROP is_active, ADD is_active bool GENERATED ALWAYS AS (true) STORED",
+            "columns",
+            "generated column",
+        ),
+        (
+            "source",
+            "ALTER TABLE catalog_stock RENAME TO held; CREATE VIEW catalog_stock AS SELECT * FROM held",
+            "catalog_stock",
+            "is a view",
+        ),
+        (
+            "source",
+            "ALTER TABLE catalog_product ALTER price TYPE numeric(12,4); UPDATE catalog_product SET price = 1.2345",
+            "price",
+            ": price is '1.2345'",
+        ),
+    ],
+)
+def test_each_fault_is_found(dsns: tuple[str, str], side: str, change: str, path: str, part: str) -> None:
+    with admin(dsns[0] if side == "source" else dsns[1]) as connection:
+        connection.execute(change.encode())
+    found = check(shop_mapping(), *dsns)
+    matching = [line for line in errors(found) if path in line and part in line]
+    assert matching, errors(found)
+    assert all(each.remedy for each in found)
+
+
+@pytest.mark.parametrize(
+    ("expression", "part"),
+    [
+        ("now()", "immutable"),
+        ("created_at::date", "immutable"),
+        ("count(*)", "aggregate"),
+        ("nonsense(name)", "does not exist"),
+        ("catalog_product::text", "whole-row"),
+        ("no_such_column + 1", "does not exist"),
+    ],
+)
+def test_expressions_that_are_not_one_rows_own_are_refused(
+    dsns: tuple[str, str], expression: str, part: str
+) -> None:
+    with admin(dsns[1]) as target:
+        target.execute("ALTER TABLE product ADD COLUMN probe text")
+    text = f"""
+tables:
+  catalog_product:
+    target: product
+    key: {{product_id: id}}
+    columns:
+      probe: {{sql: "{expression}", derived: true}}
+"""
+    data, places = parse(text, "plan.yaml")
+    found = check(parse_mapping(data["tables"], places), *dsns)
+    (refused,) = [each for each in found if each.path[-1] == "probe" and each.severity == Severity.ERROR]
+    assert part in refused.message
+    assert places.problem(refused.path, refused.message).line == 7
+
+
+def test_a_database_out_of_reach_is_not_a_clean_bill(dsns: tuple[str, str]) -> None:
+    found = check(shop_mapping(), "postgresql://nobody@127.0.0.1:1/none", dsns[1])
+    (unknown,) = [each for each in found if each.severity == Severity.UNKNOWN]
+    assert "source database cannot be reached" in unknown.message
+
+
+def test_a_table_without_identity_is_not_published(dsns: tuple[str, str]) -> None:
+    source, target = dsns
+    with admin(source) as connection:
+        connection.execute("ALTER TABLE catalog_stock DROP CONSTRAINT catalog_stock_pkey")
+        with pytest.raises(PrepareError, match="would make its updates and deletes fail"):
+            prepare(
+                shop_mapping(),
+                source_owner_dsn=source,
+                target_owner_dsn=target,
+                cdc_role="postgres",
+                publication="p",
+            )
+        assert connection.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
+
+
+def test_servers_are_judged() -> None:
+    good = ServerFacts("logical", 5, 5, True, "UTF8", "C.UTF-8", None)
+    assert not list(judge_servers(good, good))
+    bad = ServerFacts("replica", 0, 1, False, "LATIN1", "de_DE", 90.0)
+    messages = " | ".join(each.message for each in judge_servers(bad, good))
+    for part in (
+        "wal_level=replica",
+        "may not replicate",
+        "no free replication slots",
+        "one free",
+        "LATIN1",
+        "de_DE",
+        "90 s",
+    ):
+        assert part in messages
