@@ -11,6 +11,10 @@
 
 Unsafe methods belong to the monolith as long as it owns the rows. One that reaches this service was sent by a
 router that is wrong about the owner, which 421 (RFC 9110 §15.5.20) says and a 405 would hide.
+
+Sessions and CSRF tokens are the monolith's, so one thing is not imitated: the Set-Cookie with which Django
+deletes a session cookie it does not know and replaces a malformed `csrftoken`. The client gets it with the next
+answer of the monolith.
 """
 
 import re

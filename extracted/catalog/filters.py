@@ -1,8 +1,16 @@
-"""`?category=&brand=&min_price=&max_price=&released_after=&search=&ordering=`: parameters → Selection."""
+"""`?category=&brand=&min_price=&max_price=&released_after=&search=&ordering=`: parameters → Selection.
+
+One difference from the shop is on purpose: where a price has more digits than PostgreSQL's numeric holds
+(`1e-400000`), the shop fails with 500, and this does not copy the failure.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
 
 from chassis.drf import forms
 from chassis.drf.answers import invalid
 from chassis.drf.query import Query
+from extracted.catalog import rules
 from extracted.catalog.rules import Selection, SortField, SortTerm
 
 
@@ -29,12 +37,16 @@ def read_selection(query: Query, *, category_known: bool) -> Selection:
     return Selection(
         category=values["category"],
         brand=values["brand"],
-        min_price=values["min_price"],
-        max_price=values["max_price"],
+        min_cents=_apply(rules.least_cents, values["min_price"]),
+        max_cents=_apply(rules.most_cents, values["max_price"]),
         released_after=values["released_after"],
         words=values["search"],
         ordering=read_ordering(query.get("ordering")),
     )
+
+
+def _apply(rounded: Callable[[Decimal], int], price: Decimal | None) -> int | None:
+    return None if price is None else rounded(price)
 
 
 def read_ordering(raw: str | None) -> tuple[SortTerm, ...]:

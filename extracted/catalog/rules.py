@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import Enum
 from typing import Any
+
+_NO_PRICE = Decimal(10) ** 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +122,14 @@ class Selection:
     """Which products, and in which order.
 
     Without `ordering` it is best match first when `words` are given, else newest first. Ties always go by
-    id, lowest first. Prices are exact decimals in units of the currency, bounds included; `category` is a
-    slug and includes everything below it.
+    id, lowest first. Prices are whole cents, bounds included; `category` is a slug and includes everything
+    below it.
     """
 
     category: str | None = None
     brand: str | None = None
-    min_price: Decimal | None = None
-    max_price: Decimal | None = None
+    min_cents: int | None = None
+    max_cents: int | None = None
     released_after: date | None = None
     words: str | None = None
     ordering: tuple[SortTerm, ...] = ()
@@ -154,6 +156,24 @@ def decimal_text(units: int, places: int) -> str:
     sign = "-" if units < 0 else ""
     whole, fraction = divmod(abs(units), 10**places)
     return f"{sign}{whole}.{fraction:0{places}}"
+
+
+def least_cents(price: Decimal) -> int:
+    """The least whole number of cents that is not below `price`."""
+    return _cents(price, ROUND_CEILING)
+
+
+def most_cents(price: Decimal) -> int:
+    """The greatest whole number of cents that is not above `price`."""
+    return _cents(price, ROUND_FLOOR)
+
+
+def _cents(price: Decimal, rounding: str) -> int:
+    # No price comes near the bound, so nothing is lost; without it `1e400000` would fill the memory. Sixty digits
+    # hold every number within it to far below a cent, and rounding twice in one direction is rounding once.
+    bounded = max(min(price, _NO_PRICE), -_NO_PRICE)
+    context = Context(prec=60, rounding=rounding)
+    return int(bounded.scaleb(2, context).to_integral_value(rounding))
 
 
 def _build(row: CategoryRow, children: Mapping[int | None, list[CategoryRow]]) -> CategoryNode:

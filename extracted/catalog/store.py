@@ -198,10 +198,10 @@ def _where(selection: Selection) -> sql.Composable:
         conditions.append(_IN_CATEGORY)
     if selection.brand is not None:
         conditions.append("p.brand = %(brand)s")
-    if selection.min_price is not None:
-        conditions.append("p.price_cents >= %(min_price)s::numeric * 100")
-    if selection.max_price is not None:
-        conditions.append("p.price_cents <= %(max_price)s::numeric * 100")
+    if selection.min_cents is not None:
+        conditions.append("p.price_cents >= %(min_cents)s::bigint")
+    if selection.max_cents is not None:
+        conditions.append("p.price_cents <= %(max_cents)s::bigint")
     if selection.released_after is not None:
         conditions.append("p.released_on >= %(released_after)s")
     if selection.words is not None:
@@ -213,8 +213,8 @@ def _parameters(selection: Selection) -> dict[str, Any]:
     return {
         "category": selection.category,
         "brand": selection.brand,
-        "min_price": selection.min_price,
-        "max_price": selection.max_price,
+        "min_cents": selection.min_cents,
+        "max_cents": selection.max_cents,
         "released_after": selection.released_after,
         "words": selection.words,
     }

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,27 @@ def test_decimals_keep_their_scale(units: int, places: int) -> None:
     assert len(text.partition(".")[2]) == places
 
 
+@given(st.decimals("-1e14", "1e14", allow_nan=False), st.integers(0, 10**10))
+def test_price_bounds_are_exact_in_cents(bound: Decimal, cents: int) -> None:
+    price = Fraction(cents, 100)
+    assert (price >= Fraction(bound)) == (cents >= rules.least_cents(bound))
+    assert (price <= Fraction(bound)) == (cents <= rules.most_cents(bound))
+
+
+@pytest.mark.parametrize(
+    ("bound", "least", "most"),
+    [
+        ("1e-400000", 1, 0),
+        ("-1e-400000", 0, -1),
+        ("1e400000", 10**17, 10**17),
+        ("-1e400000", -(10**17), -(10**17)),
+        ("19.9" + "0" * 5000 + "1", 1991, 1990),
+    ],
+)
+def test_price_bounds_of_any_size_are_numbers_the_database_takes(bound: str, least: int, most: int) -> None:
+    assert (rules.least_cents(Decimal(bound)), rules.most_cents(Decimal(bound))) == (least, most)
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
@@ -63,7 +85,7 @@ def test_orderings(raw: str | None, expected: tuple[SortTerm, ...]) -> None:
 def test_a_selection_takes_the_last_of_repeated_parameters() -> None:
     query = parse_query("min_price=1&min_price=2.50&brand=+x+&search=&category=home")
     selection = filters.read_selection(query, category_known=True)
-    assert selection == Selection(category="home", brand="x", min_price=Decimal("2.50"))
+    assert selection == Selection(category="home", brand="x", min_cents=250)
 
 
 def test_all_faults_are_reported_together_in_the_shops_order() -> None:
