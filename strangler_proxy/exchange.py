@@ -34,7 +34,7 @@ from strangler_proxy.headers import (
     request_bytes,
     value_of,
 )
-from strangler_proxy.identity import Identity, cookie_lines, cookie_value, identify
+from strangler_proxy.identity import anonymous_key, cookie_lines, cookie_value, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
@@ -106,7 +106,7 @@ class Exchange:
         "_group",
         "_head_request",
         "_head_sent",
-        "_identity",
+        "_issue",
         "_origin",
         "_outbox",
         "_outbox_size",
@@ -145,7 +145,7 @@ class Exchange:
         self._pool: Pool | None = None
         self._decision: Decision | None = None
         self._group: Group | None = None
-        self._identity: Identity | None = None
+        self._issue = b""
         self._account: Account | None = None
         self._falling_back = False
         self._retried = False
@@ -183,15 +183,17 @@ class Exchange:
             self._timeouts = routes.backends[routes.default].timeouts
             self._attempt(routes.backends[routes.default])
             return
-        identity = self._identity = identify(
+        key = identify(
             sticky=group.sticky,
             signer=plane.signer,
             cookies=request.head.cookies,
             named_header=self._sticky_header(group),
             ip=self._origin.address,
-            fresh=plane.new_anonymous_id(),
         )
-        digest = digest_of(group.name, identity.key)
+        if not key:
+            self._issue = plane.new_anonymous_id()
+            key = anonymous_key(self._issue)
+        digest = digest_of(group.name, key)
         decision = self._decision = decide(
             group=group,
             default=routes.default,
@@ -534,16 +536,15 @@ class Exchange:
         return b"".join(parts)
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
-        identity = self._identity
-        wants_page_cookie = identity is None and head.html and self._routes.any_sticky_user
-        if head.user is None and not wants_page_cookie and (identity is None or not identity.issue):
+        page = self._group is None and head.html and self._routes.any_sticky_user
+        if head.user is None and not page and not self._issue:
             return b""
         return cookie_lines(
             signer=self._plane.signer,
             cookies=self._request.head.cookies,
             said=head.user if self._backend.name == self._routes.default else None,
-            issue=identity.issue if identity is not None else b"",
-            page=self._plane.new_anonymous_id() if wants_page_cookie else b"",
+            issue=self._issue,
+            page=self._plane.new_anonymous_id() if page else b"",
             secure=self._origin.secure,
             shared_cacheable=head.shared_cacheable,
         )

@@ -48,14 +48,6 @@ def cookie_value(cookies: bytes, name: bytes) -> bytes:
     return match[1] if match else b""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """`key` is what the bucket is drawn from; `issue` the anonymous id to set as a cookie, or empty."""
-
-    key: bytes
-    issue: bytes = b""
-
-
 @dataclass(slots=True)
 class CookieSigner:
     """Signs and verifies the proxy's cookies. Remembers verified ones: the same few come again and again."""
@@ -90,12 +82,12 @@ class CookieSigner:
 
 
 def identify(
-    *, sticky: Sticky, signer: CookieSigner, cookies: bytes, named_header: bytes, ip: bytes, fresh: bytes
-) -> Identity:
-    """The identity behind a request.
+    *, sticky: Sticky, signer: CookieSigner, cookies: bytes, named_header: bytes, ip: bytes
+) -> bytes:
+    """The key that the bucket of a request is drawn from; empty when the client has no identity yet and must be
+    issued one (its key is then `anonymous_key` of it).
 
-    `named_header` is the value of the header that `header:NAME` names, empty when absent; `fresh` is a
-    random id to issue when the request has no identity yet.
+    `named_header` is the value of the header that `header:NAME` names, empty when absent.
     """
     key = b""
     match sticky.kind:
@@ -113,11 +105,14 @@ def identify(
         case StickyKind.IP:
             key = b"ip:" + ip
     if key:
-        return Identity(key)
+        return key
     anonymous = signer.verify(ANONYMOUS_COOKIE, cookie_value(cookies, ANONYMOUS_COOKIE))
-    if anonymous:
-        return Identity(b"anonymous:" + anonymous)
-    return Identity(b"anonymous:" + fresh, issue=fresh)
+    return anonymous_key(anonymous) if anonymous else b""
+
+
+def anonymous_key(value: bytes) -> bytes:
+    """The key of whoever holds the anonymous id `value`."""
+    return b"anonymous:" + value
 
 
 def anonymous_cookie(*, signer: CookieSigner, value: bytes, secure: bool) -> bytes:
@@ -148,7 +143,7 @@ def cookie_lines(
     """The header lines a response gets, often none.
 
     `said` is what the default backend's `X-Strangler-User` says, None when absent; `issue` the anonymous id
-    that `identify` wants issued; `page` one to issue with an HTML page unless the client has one already.
+    that a client without identity is to be issued; `page` one to issue with an HTML page unless the client has one already.
     """
     made: list[bytes] = []
     if said is not None:

@@ -1,7 +1,7 @@
 """Laws of the heads: whatever a client or backend writes, nothing of the hop and nothing internal passes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strangler_proxy.headers import (
@@ -55,6 +55,7 @@ def named_by_connection(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
 OURS = {b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
 
 
+@settings(max_examples=60, deadline=None)
 @given(headers=HEADERS)
 def test_nothing_of_the_hop_and_nothing_internal_goes_upstream(headers: list[tuple[bytes, bytes]]) -> None:
     given_headers = [(b"Host", b"shop.test"), *headers]
@@ -78,6 +79,7 @@ def test_nothing_of_the_hop_and_nothing_internal_goes_upstream(headers: list[tup
     assert b"X-Forwarded-For: 10.0.0.1\r\n" in sent
 
 
+@settings(max_examples=60, deadline=None)
 @given(headers=HEADERS)
 def test_everything_else_goes_upstream_in_order_and_as_written(headers: list[tuple[bytes, bytes]]) -> None:
     try:
@@ -96,6 +98,7 @@ def test_everything_else_goes_upstream_in_order_and_as_written(headers: list[tup
     assert head.lines == plain
 
 
+@settings(max_examples=60, deadline=None)
 @given(headers=HEADERS)
 def test_nothing_of_the_hop_and_nothing_internal_goes_to_the_client(
     headers: list[tuple[bytes, bytes]],
