@@ -460,5 +460,6 @@ def check_stages(plan: Plan, record: Record) -> None:
     if plan.stage_names != record.stages:
         raise PlanChangedError(
             f"{plan.file}: the stages are {', '.join(plan.stage_names)}, but {plan.name} was started with "
-            f"{', '.join(record.stages)}; put them back (gates may change freely), or `strangler reset {plan.file}` first"
+            f"{', '.join(record.stages)}; put them back (gates may change freely), "
+            f"or `strangler reset {plan.file}` first"
         )

@@ -207,8 +207,8 @@ class Ledger:
                 "SELECT head_seq, head_hash FROM ledger.migration WHERE name = %s", [name]
             ).fetchone()
             rows = connection.execute(
-                "SELECT migration, seq, at, actor, event, state, stage, percent, detail::text AS detail, previous, hash "
-                "FROM ledger.history WHERE migration = %s ORDER BY seq",
+                "SELECT migration, seq, at, actor, event, state, stage, percent, detail::text AS detail, "
+                "previous, hash FROM ledger.history WHERE migration = %s ORDER BY seq",
                 [name],
             ).fetchall()
         expected = _GENESIS
@@ -237,6 +237,18 @@ class Ledger:
         self._held.discard(name)
         with self._transaction() as connection:
             connection.execute("SELECT pg_advisory_unlock(%s)", [_lock_key(name)])
+
+    def controlled(self, name: str) -> bool:
+        """Whether a controller of `name` is running anywhere: a dead one's lock is gone at once."""
+        key = _lock_key(name) % 2**64
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+                "AND classid = %s::bigint::oid AND objid = %s::bigint::oid "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS there",
+                [key >> 32, key & 0xFFFF_FFFF],
+            ).fetchone()
+        return bool(row and row["there"])
 
     def observe(self, name: str, body: Mapping[str, Any]) -> None:
         """Publish what the controller of `name` sees now."""

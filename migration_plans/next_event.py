@@ -113,32 +113,38 @@ def _edited(record: Record, observed: Observed) -> Move | None:
 
 
 def _on(record: Record, stage: Stage, observed: Observed, evidence: Evidence) -> Move | None:
-    if record.state is State.ENTERING:
-        match stage.kind:
-            case Kind.PREPARE:
-                return (
-                    Move(Event.ENTERED, "publication, grants and schema are there")
-                    if evidence.prepared
-                    else None
-                )
-            case Kind.SNAPSHOT | Kind.STREAM:
-                return Move(Event.ENTERED, "")
-            case Kind.RAMP:
-                if observed.file_percent != record.percent or not observed.everywhere:
-                    return None
-                return Move(
-                    Event.ENTERED,
-                    f"{observed.workers} workers run {record.percent} %",
-                    {"version": observed.file_version, "live_since_ns": observed.live_since_ns},
-                )
-    if record.state is not State.SOAKING:
-        return None
-    gates = {"gates": [result.as_dict() for result in evidence.gates]}
-    match summary(evidence.gates):
+    match record.state:
+        case State.ENTERING:
+            return _entered(record, stage, observed, prepared=evidence.prepared)
+        case State.SOAKING:
+            return _passed(record, evidence.gates)
+        case _:
+            return None
+
+
+def _entered(record: Record, stage: Stage, observed: Observed, *, prepared: bool) -> Move | None:
+    match stage.kind:
+        case Kind.PREPARE:
+            return Move(Event.ENTERED, "publication, grants and schema are there") if prepared else None
+        case Kind.SNAPSHOT | Kind.STREAM:
+            return Move(Event.ENTERED, "")
+        case Kind.RAMP:
+            if observed.file_percent != record.percent or not observed.everywhere:
+                return None
+            return Move(
+                Event.ENTERED,
+                f"{observed.workers} workers run {record.percent} %",
+                {"version": observed.file_version, "live_since_ns": observed.live_since_ns},
+            )
+
+
+def _passed(record: Record, results: tuple[GateResult, ...]) -> Move | None:
+    gates = {"gates": [result.as_dict() for result in results]}
+    match summary(results):
         case GateOutcome.PASS:
             return Move(Event.FINISHED if record.last_stage else Event.PASSED, "every gate passed", gates)
         case GateOutcome.FAIL:
-            failed = "; ".join(result.text for result in evidence.gates if result.outcome is GateOutcome.FAIL)
+            failed = "; ".join(result.text for result in results if result.outcome is GateOutcome.FAIL)
             return Move(Event.GATE_FAILED, failed, gates)
         case GateOutcome.HOLD:
             return None

@@ -182,7 +182,10 @@ def _workers(items: Sequence[Mapping[str, Any]]) -> tuple[Worker, ...]:
     return tuple(
         # a worker that has just started runs no version yet
         Worker(
-            str(item["id"]), int(item.get("pid") or 0), str(item["version"] or ""), int(item["applied_at_ns"] or 0)
+            str(item["id"]),
+            int(item.get("pid") or 0),
+            str(item["version"] or ""),
+            int(item["applied_at_ns"] or 0),
         )
         for item in items
     )

@@ -118,7 +118,7 @@ def begin(name: str, *, stages: Sequence[Stage], percent: Decimal, digest: str, 
     )
 
 
-def after(
+def after(  # noqa: PLR0911  (one return for each row of the table is the shortest way to say it)
     record: Record,
     event: Event,
     *,

@@ -390,7 +390,8 @@ def _said(watch: Watch, rule: Rule) -> str:
     match rule:
         case Rule.START:
             return (
-                f"{counts}: e-value {_show(_start_log_e(watch))} against a tolerated rate of {watch.alternatives.p0:.2%}, "
+                f"{counts}: e-value {_show(_start_log_e(watch))} against a tolerated rate of "
+                f"{watch.alternatives.p0:.2%}, "
                 f"threshold {_show(math.log(1 / watch.alpha))}"
             )
         case Rule.CHANGE:

@@ -288,7 +288,7 @@ def markdown() -> str:
         [
             "# Stages and states",
             "",
-            "Written by `strangler plan stages --markdown` from the tables in `migration_plans/stages.py`; do not edit.",
+            "Written by `strangler plan stages --markdown` from `migration_plans/stages.py`; do not edit.",
             "",
             "## Stages",
             "",

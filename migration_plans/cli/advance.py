@@ -4,7 +4,7 @@ import time
 
 import click
 
-from migration_plans.cli.moving import by_hand, present, told
+from migration_plans.cli.moving import by_hand, controller_runs, present, told
 from migration_plans.cli.session import Session, confirm, json_option, with_session, yes_option
 from migration_plans.stages import Event, RefusedError
 
@@ -26,7 +26,8 @@ def advance(*, session: Session, yes: bool, as_json: bool) -> None:
         raise RefusedError(record.state, Event.ADVANCE)
     following = session.plan.stages[record.stage + 1].stage
     seen = session.ledger.observation(session.plan.name)
-    gates = seen[1]["gates"] if seen is not None and seen[0] < 5 else []
+    fresh = seen is not None and seen[0] < 5 and controller_runs(session)
+    gates = seen[1]["gates"] if seen is not None and fresh else []
     holding = [
         f"  {gate['gate']}: {gate['outcome']}, {gate['text']}" for gate in gates if gate["outcome"] != "pass"
     ]

@@ -1,4 +1,4 @@
-"""What the verbs that move a migration by hand share: record a person's event, then say where things stand."""
+"""What the verbs that move a migration by hand share: record a person's event, say where things stand."""
 
 from typing import Any
 
@@ -29,9 +29,8 @@ def by_hand(session: Session, record: Record, event: Event, *, reason: str, now:
 
 
 def controller_runs(session: Session) -> bool:
-    """Whether a controller published anything lately."""
-    seen = session.ledger.observation(session.plan.name)
-    return seen is not None and seen[0] < 5
+    """Whether a controller of this plan is running anywhere."""
+    return session.ledger.controlled(session.plan.name)
 
 
 def told(session: Session, record: Record, *, as_json: bool, text: str) -> None:

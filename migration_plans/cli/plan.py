@@ -130,8 +130,8 @@ def show_plan(*, plan: Plan, as_json: bool) -> None:
                 f"lag at most {format_seconds(policy.max_lag)} and {format_bytes(policy.max_lag_bytes)}"
             )
     lines.append(
-        f"rolls back above {limits.error_rate:.0%} of {limits.min_requests} requests, or when the sequential test "
-        f"(tolerates {limits.tolerate:.0%}, alpha {limits.alpha}) says so"
+        f"rolls back above {limits.error_rate:.0%} of {limits.min_requests} requests, or when the sequential "
+        f"test (tolerates {limits.tolerate:.0%}, alpha {limits.alpha}) says so"
     )
     show(body, "\n".join(lines), as_json=as_json)
 

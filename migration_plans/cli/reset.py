@@ -14,10 +14,10 @@ from migration_plans.stages import Event, follow
 @yes_option
 @json_option
 def reset(*, session: Session, yes: bool, as_json: bool) -> None:
-    """Remove slot, publication and the schema `strangler_cdc`; PLAN is then as if never started. Asks.
+    """Remove slot, publication, schema `strangler_cdc` and the service's copied rows. Asks.
 
-    Only after a rollback or a failure. The ledger keeps its history, the service's tables keep their rows
-    (the next snapshot replaces them). Stop `strangler cdc run` first.
+    PLAN is then as if never started; the ledger keeps its history. Only after a rollback or a failure, when the
+    monolith answers everything. Stop `strangler cdc run` first.
 
     \b
     Example:
@@ -27,8 +27,9 @@ def reset(*, session: Session, yes: bool, as_json: bool) -> None:
     follow(record.state, Event.RESET)
     stream = session.plan.stream
     confirm(
-        f"This removes the slot {stream.slot} and the publication {stream.publication} from the source and the schema "
-        f"strangler_cdc from the target.\nChanges made from then on reach the service only after a new snapshot.",
+        f"This removes the slot {stream.slot} and the publication {stream.publication} from the source, and from "
+        f"the target the schema strangler_cdc and the rows of the mapped tables.\n"
+        f"Until there is a new snapshot the service has no data.",
         yes=yes,
     )
     session.world.stream.teardown()

@@ -66,7 +66,8 @@ def report(session: Session, *, tail: int = _TAIL) -> dict[str, Any]:
     seen = session.ledger.observation(plan.name)
     history = session.ledger.history(plan.name, last=tail)
     age, body = seen if seen is not None else (None, {})
-    fresh = age is not None and age < _STALE
+    running = session.ledger.controlled(plan.name)
+    fresh = running and age is not None and age < _STALE
     state = State.PLANNED if record is None else record.state
     return {
         "plan": plan.name,
@@ -82,7 +83,7 @@ def report(session: Session, *, tail: int = _TAIL) -> dict[str, Any]:
         else datetime.fromtimestamp(record.since, UTC).isoformat(timespec="seconds"),
         "reason": "" if record is None else record.reason,
         "next": NOTES[state].next,
-        "controller": {"running": fresh, "age_s": None if age is None else round(age, 3)},
+        "controller": {"running": running, "age_s": None if age is None else round(age, 3)},
         # what no running controller says is old news, and old news is none
         "gates": body.get("gates", []) if fresh else [],
         "verdict": body.get("verdict") if fresh else None,

@@ -30,7 +30,9 @@ class Migration:
         self.ledger.install()
         stages = [planned.stage for planned in plan.stages]
         fresh = begin(plan.name, stages=stages, percent=Decimal(0), digest=plan.digest, now=time.time())
-        self.ledger.append(after(fresh, Event.START, stages=stages, now=time.time()), event="start", actor="test")
+        self.ledger.append(
+            after(fresh, Event.START, stages=stages, now=time.time()), event="start", actor="test"
+        )
 
     def record(self) -> Record:
         record = self.ledger.read(self.plan.name)
@@ -62,6 +64,9 @@ class Migration:
             time.sleep(0.02)
         return False
 
+    def moves_on_from(self, version: int) -> bool:
+        return self.wait(lambda: self.record().version > version, feed=self.healthy, within=20)
+
     def healthy(self) -> None:
         self.proxy.good("control", 20)
         if self.proxy.percent():
@@ -88,10 +93,12 @@ def test_killed_at_random_moments_it_still_reaches_the_end(migration: Migration)
         with migration.controller():
             seen = migration.record().version
             # wait until this one has done something, so that kills fall into turns and not into start-up
-            assert migration.wait(lambda: migration.record().version > seen, feed=migration.healthy, within=20)  # noqa: B023  (called at once)
+            assert migration.moves_on_from(seen)
             migration.wait(lambda: False, feed=migration.healthy, within=rng.uniform(0.0, 0.4))
     with migration.controller():
-        assert migration.wait(lambda: migration.record().state is State.DONE, feed=migration.healthy, within=30)
+        assert migration.wait(
+            lambda: migration.record().state is State.DONE, feed=migration.healthy, within=30
+        )
     percents = [percent for _, percent in migration.proxy.reloads]
     assert percents == [10, 25, 100], "no percentage is skipped, repeated or taken back"
     assert migration.ledger.check_chain("catalog").broken_at is None
@@ -111,7 +118,9 @@ def test_killed_between_intent_and_action_the_rollback_is_finished_by_the_next(m
     migration.ledger.append(intent, event="rollback", actor="test")
     assert migration.proxy.percent() == 25
     with migration.controller():
-        done = migration.wait(lambda: migration.record().state is State.ROLLED_BACK, feed=lambda: None, within=20)
+        done = migration.wait(
+            lambda: migration.record().state is State.ROLLED_BACK, feed=lambda: None, within=20
+        )
     assert done, migration.record()
     assert migration.proxy.percent() == 0
 

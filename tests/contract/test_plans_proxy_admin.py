@@ -105,6 +105,6 @@ def test_stream_says_hello_then_never_falls_silent(admin: ProxyAdmin) -> None:
 
 
 def test_nobody_there_says_what_to_start() -> None:
-    with ProxyAdmin(f"http://127.0.0.1:{free_port()}") as lost:
-        with pytest.raises(ProxyUnreachableError, match="STRANGLER_PROXY_ADMIN"):
-            lost.status()
+    lost = ProxyAdmin(f"http://127.0.0.1:{free_port()}")
+    with lost, pytest.raises(ProxyUnreachableError, match="STRANGLER_PROXY_ADMIN"):
+        lost.status()

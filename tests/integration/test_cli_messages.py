@@ -36,7 +36,13 @@ def logging_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
-    for name in ("STRANGLER_PLAN", "STRANGLER_ROUTES", "STRANGLER_PROXY_ADMIN", "STRANGLER_LEDGER_DSN", "SHOP_CDC_DSN"):
+    for name in (
+        "STRANGLER_PLAN",
+        "STRANGLER_ROUTES",
+        "STRANGLER_PROXY_ADMIN",
+        "STRANGLER_LEDGER_DSN",
+        "SHOP_CDC_DSN",
+    ):
         monkeypatch.delenv(name, raising=False)
     examples.write(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
@@ -102,7 +108,9 @@ def test_faults_of_the_plan(run: Run, tmp_path: Path, change: tuple[str, str], l
         ),
     ],
 )
-def test_faults_of_the_routes_file(run: Run, tmp_path: Path, change: tuple[str, str], line: int, said: str) -> None:
+def test_faults_of_the_routes_file(
+    run: Run, tmp_path: Path, change: tuple[str, str], line: int, said: str
+) -> None:
     (tmp_path / "routes.yaml").write_text(examples.ROUTES.replace(*change), encoding="utf-8")
     for arguments in (("plan", "check", "plan.yaml", "--offline"), ("traffic", "catalog=0"), ("proxy",)):
         code, _, err = run(*arguments)
@@ -174,14 +182,18 @@ def test_traffic_shows_sets_and_asks(run: Run, tmp_path: Path, monkeypatch: pyte
         assert proxy.percent() == 0
 
 
-@pytest.mark.parametrize("given", ["catalog", "catalog=x", "catalog=101", "catalog=0.001", "catalog=-1", "cart=5"])
+@pytest.mark.parametrize(
+    "given", ["catalog", "catalog=x", "catalog=101", "catalog=0.001", "catalog=-1", "cart=5"]
+)
 def test_traffic_refuses_nonsense(run: Run, given: str) -> None:
     code, _, err = run("traffic", given)
     assert code == ExitCode.USAGE
     assert given.partition("=")[0] in err
 
 
-def test_traffic_with_the_proxy_away_says_what_is_not_known(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traffic_with_the_proxy_away_says_what_is_not_known(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STRANGLER_PROXY_ADMIN", f"http://127.0.0.1:{free_port()}")
     code, _, err = run("traffic", "catalog=0")
     assert code == ExitCode.UNREACHABLE

@@ -1,4 +1,4 @@
-"""The command line over the real thing: two databases, a change stream, a ledger, a controller; a proxy that is told what it saw."""
+"""The command line over the real thing: databases, change stream, ledger, controller; the proxy is told what it saw."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from migration_plans import examples
+from migration_plans.ledger import Ledger
 from migration_plans.testing import FakeProxyAdmin
 
 STRANGLER = Path(sys.executable).with_name("strangler")
@@ -50,16 +51,20 @@ class Shop:
         self.stack.callback(process.kill)
         return process
 
-    def until(self, condition: Callable[[Any], bool], *, feed: Callable[[], object] | None = None) -> Any:
+    def until(self, state: str, percent: int) -> None:
+        """Wait, under healthy traffic, until the ledger says `state` and the proxy runs `percent`."""
         deadline = time.monotonic() + 40
-        while True:
-            body = self.json("status", "plan.yaml")
-            if condition(body):
-                return body
-            logs = "".join(path.read_text(encoding="utf-8")[-2000:] for path in self.directory.glob("*.log"))
-            assert time.monotonic() < deadline, f"{json.dumps(body, indent=1)}\n{logs}"
-            if feed is not None:
-                feed()
+        with Ledger(self.environment["STRANGLER_LEDGER_DSN"]) as ledger:
+            while True:
+                record = ledger.read("catalog")
+                if record is not None and (record.state, self.proxy.percent()) == (state, percent):
+                    return
+                logs = "".join(
+                    path.read_text(encoding="utf-8")[-2000:] for path in self.directory.glob("*.log")
+                )
+                assert time.monotonic() < deadline, f"{record}\n{logs}"
+                self.healthy()
+                time.sleep(0.02)
 
     def healthy(self) -> None:
         self.proxy.good("control", 20)
@@ -98,8 +103,9 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     stream = shop.background("stream", "cdc", "run", "plan.yaml")
     started = shop.json("start", "plan.yaml")
     assert (started["state"], started["stage"]) == ("entering", "prepare")
-    done = shop.until(lambda body: body["state"] == "done", feed=shop.healthy)
-    assert done["live_percent"] == 100
+    shop.until("done", 100)
+    done = shop.json("status", "plan.yaml")
+    assert done["state"] == "done"
     assert done["verified"]["rows"] == 500
     assert done["verified"]["differing"] == 0
     assert [stage["place"] for stage in done["stages"]] == ["passed"] * 6
@@ -131,7 +137,11 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     history = shop.json("history", "plan.yaml")
     assert history["chain"]["broken_at"] is None
     last = history["entries"][-2]
-    assert (last["event"], last["actor"], last["detail"]["reason"]) == ("rollback", "the test", "reviews look odd")
+    assert (last["event"], last["actor"], last["detail"]["reason"]) == (
+        "rollback",
+        "the test",
+        "reviews look odd",
+    )
 
     for process in (controller, stream):
         process.send_signal(signal.SIGTERM)
@@ -147,15 +157,17 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
 
 
 def test_rollback_works_without_a_controller(shop: Shop) -> None:
-    controller = shop.background("controller", "controller", "plan.yaml", "--set", "gates.min_requests=1000000")
+    controller = shop.background(
+        "controller", "controller", "plan.yaml", "--set", "gates.min_requests=1000000"
+    )
     shop.background("stream", "cdc", "run", "plan.yaml")
     shop.json("start", "plan.yaml")
-    shop.until(lambda body: body["live_percent"] == 10.0 and body["state"] == "soaking", feed=shop.healthy)
+    shop.until("soaking", 10)
     held = shop.run("advance", "plan.yaml", answer="n\n")
     assert held.returncode == 1
     assert "1000000 needed" in held.stderr
     assert shop.json("advance", "plan.yaml", "--yes")["stage"] == "ramp 25"
-    shop.until(lambda body: body["live_percent"] == 25.0)
+    shop.until("soaking", 25)
     controller.kill()
     controller.wait(10)
     assert shop.json("rollback", "plan.yaml")["state"] == "rolled_back"
@@ -172,7 +184,7 @@ def test_watch_over_a_plain_pipe(shop: Shop) -> None:
     shop.background("stream", "cdc", "run", "plan.yaml")
     shop.json("start", "plan.yaml")
     watch = shop.background("watch", "status", "-w", "--until", "done", "plan.yaml")
-    shop.until(lambda body: body["state"] == "done", feed=shop.healthy)
+    shop.until("done", 100)
     assert watch.wait(20) == 0
     text = (shop.directory / "watch.log").read_text(encoding="utf-8")
     assert "catalog: done" in text

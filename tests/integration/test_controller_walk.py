@@ -238,7 +238,9 @@ async def test_cut_stream_holds(setting: Setting) -> None:
         setting.proxy.cut_streams()
         await setting.until(lambda _: setting.proxy.listeners == 1)
         setting.proxy.good("canary", 9)  # nine before the cut, nine after it: never ten in one piece
-        await setting.until(lambda _: (seen := controller.monitor.canary()) is not None and seen.requests == 9)
+        await setting.until(
+            lambda _: (seen := controller.monitor.canary()) is not None and seen.requests == 9
+        )
         await controller.turn()
         assert setting.record().stage_name == "ramp 10"
         setting.proxy.good("canary", 1)

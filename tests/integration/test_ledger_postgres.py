@@ -1,8 +1,8 @@
-"""The ledger on a real PostgreSQL: compare-and-set under concurrency, history that cannot be altered, the controller's lock."""
+"""The ledger on a real PostgreSQL: compare-and-set, history that cannot be altered, the controller's lock."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,9 @@ def fresh(name: str = "catalog") -> Record:
 def entries(ledger: Ledger, count: int) -> Record:
     record = fresh()
     for number in range(count):
-        record = ledger.append(record, event=f"event {number}", actor="test", detail={"number": number, "x": 0.1})
+        record = ledger.append(
+            record, event=f"event {number}", actor="test", detail={"number": number, "x": 0.1}
+        )
     return record
 
 
@@ -116,7 +118,8 @@ def test_of_many_starters_one_wins(ledger: Ledger, database: str) -> None:
 def test_history_is_append_only_even_for_the_superuser(ledger: Ledger, database: str, statement: str) -> None:
     entries(ledger, 3)
     ledger.record_delivery("catalog", seq=1, target="log", delivered=True, detail="")
-    with psycopg.connect(database) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+    refusal = pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only")
+    with psycopg.connect(database) as connection, refusal:
         connection.execute(statement.encode())
     assert len(ledger.history("catalog")) == 3
 
@@ -150,8 +153,12 @@ def test_one_controller_at_a_time(ledger: Ledger, database: str) -> None:
         with pytest.raises(LockedError):
             other.acquire("catalog")
         other.acquire("orders")
+        assert ledger.controlled("catalog")
         ledger.release("catalog")
+        assert not ledger.controlled("catalog")
         other.acquire("catalog")
+        assert ledger.controlled("catalog")
+    _until(lambda: not ledger.controlled("catalog") and not ledger.controlled("orders"))
 
 
 def test_lock_lost_with_the_connection_is_taken_again_or_refused(ledger: Ledger, database: str) -> None:
@@ -175,7 +182,9 @@ def test_lock_lost_with_the_connection_is_taken_again_or_refused(ledger: Ledger,
             ledger.read("catalog")
 
 
-def test_guard_keeps_others_out_while_it_lasts_and_refuses_an_old_decision(ledger: Ledger, database: str) -> None:
+def test_guard_keeps_others_out_while_it_lasts_and_refuses_an_old_decision(
+    ledger: Ledger, database: str
+) -> None:
     record = ledger.append(fresh(), event="start", actor="test")
     done: list[float] = []
 
@@ -196,20 +205,22 @@ def test_guard_keeps_others_out_while_it_lasts_and_refuses_an_old_decision(ledge
 
 
 def _until_waiting(database: str) -> None:
-    deadline = time.monotonic() + 10
     with psycopg.connect(database, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-            if row and row[0]:
-                return
-            time.sleep(0.01)
-    raise AssertionError("nobody waits for the guard")
+        count = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        _until(lambda: (connection.execute(count).fetchone() or (0,))[0] > 0)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_unreachable_ledger_says_what_to_look_at() -> None:
-    with Ledger(f"postgresql://nobody@127.0.0.1:{free_port()}/none") as lost:
-        with pytest.raises(LedgerUnreachableError, match="STRANGLER_LEDGER_DSN"):
-            lost.read("catalog")
+    lost = Ledger(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    with pytest.raises(LedgerUnreachableError, match="STRANGLER_LEDGER_DSN"):
+        lost.read("catalog")
 
 
 def test_observation_is_overwritten_and_ages(ledger: Ledger) -> None:
@@ -241,7 +252,11 @@ def test_alerts_are_tried_recorded_and_not_repeated(ledger: Ledger, plan: Plan, 
     attempts = [(each["target"], each["delivered"]) for each in ledger.deliveries("catalog")]
     command = f"command {plan.alerts[0].command[0]}"
     assert [each for each in attempts if each[0] == command] == [(command, False), (command, True)]
-    hook = [(each["delivered"], each["detail"]) for each in ledger.deliveries("catalog") if "HOOK" in each["target"]]
+    hook = [
+        (each["delivered"], each["detail"])
+        for each in ledger.deliveries("catalog")
+        if "HOOK" in each["target"]
+    ]
     assert hook == [(False, "the environment variable NO_SUCH_HOOK is not set")] * ATTEMPTS
     assert (tmp_path / "heard").read_text(encoding="utf-8").count("3 of 3 failed") >= 2
 

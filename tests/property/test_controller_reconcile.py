@@ -1,16 +1,16 @@
 """Kill the controller between any two steps, as often as you like: what comes after heals it.
 
-The controller's own turns run over an in-memory world and ledger. A kill is an exception that nothing catches, before or
-after one of the steps that change something; then a new controller takes over with nothing but ledger and world.
+The controller's own turns run over an in-memory world and ledger. A kill is an exception that nothing catches, before
+or after one of the steps that change something; then a new controller takes over with nothing but ledger and world.
 """
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from collections.abc import Iterator
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -32,7 +32,7 @@ RAMPS = {Decimal(0), Decimal(10), Decimal(25), Decimal(100)}
 
 
 class MemoryLedger:
-    """Compare-and-set and history, without a database. tests/integration/test_ledger_* hold the real one to the same."""
+    """Compare-and-set and history, without a database."""
 
     def __init__(self) -> None:
         self.present: Record | None = None
@@ -85,10 +85,10 @@ class Universe:
             stream = kill.wrap(stream, "prepare", "compare")
         controller = Controller(
             plan=self.plan,
-            ledger=cast(Ledger, ledger),
-            side_ledger=cast(Ledger, ledger),
+            ledger=cast("Ledger", ledger),
+            side_ledger=cast("Ledger", ledger),
             world=World(traffic, traffic, stream, self.prober),
-            outcomes=cast(ProxyAdmin, None),
+            outcomes=cast("ProxyAdmin", None),
             now=lambda: self.time,
         )
         controller.monitor.connected(self.time)
@@ -108,7 +108,9 @@ class Universe:
             if percent and failing:
                 for number in range(4):
                     at_ns = int(self.time * 1e9)
-                    controller.monitor.take(Bad(Arm.CANARY, "status", f"{self.time} {number}", at_ns, percent))
+                    controller.monitor.take(
+                        Bad(Arm.CANARY, "status", f"{self.time} {number}", at_ns, percent)
+                    )
                     controller.monitor.take(Good(Arm.CONTROL, 3, percent))
             elif percent:
                 controller.monitor.take(Good(Arm.CANARY, 10, percent))

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from migration_plans.stages import KINDS, NOTES, TABLE, Event, GateName, Kind, RefusedError, State, follow, markdown
+from migration_plans.stages import (
+    KINDS,
+    NOTES,
+    TABLE,
+    Event,
+    GateName,
+    Kind,
+    RefusedError,
+    State,
+    follow,
+    markdown,
+)
 
 EVERY_CASE = [(state, event) for state in State for event in Event]
 
@@ -40,4 +51,6 @@ def test_every_kind_of_stage_has_gates_and_an_undo() -> None:
 
 def test_reference_page_is_the_table() -> None:
     page = Path(__file__).parents[2] / "docs/reference/stages.md"
-    assert page.read_text(encoding="utf-8") == markdown(), "strangler plan stages --markdown > docs/reference/stages.md"
+    assert page.read_text(encoding="utf-8") == markdown(), (
+        "strangler plan stages --markdown > docs/reference/stages.md"
+    )

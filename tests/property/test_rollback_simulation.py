@@ -26,8 +26,10 @@ def failures(rng: random.Random, rate: float) -> Iterator[int]:
         yield int(math.log(1 - rng.random()) / math.log(1 - rate)) if rate < 1 else 0
 
 
-def requests_to_rollback(rate: float, *, seed: int, most: int, before: int = 0, monolith: float = 0.0) -> int | None:
-    """Canary requests until the rollback, None when there is none within `most`. Three times as many go to the monolith."""
+def requests_to_rollback(
+    rate: float, *, seed: int, most: int, before: int = 0, monolith: float = 0.0
+) -> int | None:
+    """Canary requests until the rollback, None when there is none within `most`."""
     rng = random.Random(seed)
     watch = Watch.begin(Limits(), percent=PERCENT)
     watch = fold(watch, Good(Arm.CANARY, before, PERCENT)) if before else watch
