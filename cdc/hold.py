@@ -129,7 +129,7 @@ class Hold:
             " lease_until = clock_timestamp() + make_interval(secs => %s) WHERE stream = %s AND request = %s",
             [str(position), self._lease, self._stream, self._request],
         )
-        return self._wait("reached", timeout)
+        return self._wait("reached", timeout, renew=True)
 
     def still_held(self) -> bool:
         """Whether the applier still stands where it was told to."""
@@ -147,12 +147,13 @@ class Hold:
             [self._stream, self._request],
         )
 
-    def _wait(self, condition: str, timeout: float) -> bool:
+    def _wait(self, condition: str, timeout: float, *, renew: bool = False) -> bool:
         question = (
             f"SELECT {condition}, lease_until > clock_timestamp() FROM strangler_cdc.control"  # noqa: S608  (ours)
             " WHERE stream = %s AND request = %s"
         )
-        deadline = time.monotonic() + timeout
+        renewed = time.monotonic()
+        deadline = renewed + timeout
         while True:
             row = self._connection.execute(question.encode(), [self._stream, self._request]).fetchone()
             if row is None or not row[1]:
@@ -163,4 +164,15 @@ class Hold:
                 return True
             if time.monotonic() > deadline:
                 return False
+            if renew and time.monotonic() > renewed + self._lease / 2:
+                # an applier that has far to go is not standing still
+                self._renew()
+                renewed = time.monotonic()
             time.sleep(_POLL)
+
+    def _renew(self) -> None:
+        self._connection.execute(
+            "UPDATE strangler_cdc.control SET lease_until = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE stream = %s AND request = %s",
+            [self._lease, self._stream, self._request],
+        )

@@ -274,17 +274,31 @@ def _begin(
 
     meter.enter(Phase.SNAPSHOT)
     log.info("snapshot_begins", tables=[str(table) for table in config.mapping.sources()])
-    point = take_snapshot(
-        source_dsn=config.source_dsn,
-        target=sink.connection,
-        defer=not sink.replica_role,
-        mapping=config.mapping,
-        slot=config.slot,
-        replace_target=config.replace_target,
-        stop=stop,
-        report=report,
-    )
+    try:
+        point = take_snapshot(
+            source_dsn=config.source_dsn,
+            target=sink.connection,
+            defer=not sink.replica_role,
+            mapping=config.mapping,
+            slot=config.slot,
+            replace_target=config.replace_target,
+            stop=stop,
+            report=report,
+        )
+    except Exception:
+        _let_go_of_slot(config)
+        raise
     log.info("snapshot_done", position=str(point))
+
+
+def _let_go_of_slot(config: StreamConfig) -> None:
+    """After a failed snapshot: a slot that nobody reads would make the source keep its log for ever."""
+    try:
+        with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+            drop_slot(source, config.slot, timeout=2.0)
+    except psycopg.Error as error:
+        # not the cause, and not fatal: the next start drops it
+        structlog.get_logger().warning("slot_left_behind", stream=config.slot, error=str(error).strip())
 
 
 def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cdc.changes import Lsn
+from cdc.changes import Lsn, Transaction
 from cdc.meter import Phase, SnapshotProgress
-from cdc.pipeline import StreamError, run
+from cdc.pipeline import StreamConfig, StreamError, run
 from cdc.prepare import prepare, teardown
 from cdc.sinks.postgres import AlreadyRunningError, ApplyError, PostgresSink
 from cdc.snapshot import TargetNotEmptyError
+from cdc.sources.slot import SlotSource, created_slot
 from cdc.status import read_status
 from cdc.verify import verify
 from tests.cdc_shop import Shop, Writer, admin, make_shop, until, with_config
@@ -208,6 +209,55 @@ def test_a_cut_off_snapshot_is_taken_again(shop: Shop) -> None:
     with shop.running():
         wait_for_stream(shop)
         assert_equal(shop)
+
+
+def test_a_failed_snapshot_leaves_no_slot_that_keeps_the_log(shop: Shop) -> None:
+    with admin(shop.config.target_dsn) as target, admin(shop.config.source_dsn) as source:
+        target.execute("ALTER TABLE product ADD CHECK (product_id <> 77)")
+        with pytest.raises(ApplyError, match="the snapshot failed"):
+            run(shop.config, threading.Event())
+        assert source.execute(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [shop.config.slot]
+        ).fetchone() == (0,)
+        assert target.execute("SELECT count(*) FROM category").fetchone() == (0,)
+
+
+def test_what_another_stream_wrote_can_be_left_out(shop: Shop) -> None:
+    config = shop.config
+    origin = f"back_{config.slot}"
+    with admin(config.source_dsn) as source:
+        with created_slot(config.source_dsn, config.slot) as created:
+            begin = created.consistent_point
+        source.execute("SELECT pg_replication_origin_create(%s)", [origin])
+        try:
+            source.execute("SELECT pg_replication_origin_session_setup(%s)", [origin])
+            source.execute("UPDATE catalog_product SET price = 1 WHERE id = 1")
+            source.execute("SELECT pg_replication_origin_session_reset()")
+            source.execute("UPDATE catalog_product SET price = 2 WHERE id = 2")
+            assert _origins(config, begin, local_only=False) == [origin, None]
+            assert _origins(config, begin, local_only=True) == [None]
+        finally:
+            source.execute("SELECT pg_replication_origin_drop(%s)", [origin])
+
+
+def _origins(config: StreamConfig, begin: Lsn, *, local_only: bool) -> list[str | None]:
+    source = SlotSource(
+        config.source_dsn,
+        slot=config.slot,
+        publication=config.publication,
+        tables=config.mapping.sources(),
+        local_only=local_only,
+    )
+    source.start(begin)
+    found: list[Transaction] = []
+
+    def both() -> bool:
+        found.extend(event for event in source.read(0.1) if isinstance(event, Transaction) and event.changes)
+        return any(each.origin is None for each in found)
+
+    until(both)
+    source.close()
+    return [each.origin for each in found]
 
 
 def test_rows_of_somebody_else_are_not_overwritten(shop: Shop) -> None:
