@@ -12,11 +12,15 @@ import os
 import shlex
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 
+from migration_plans.plan import load_plan
+from strangler_proxy.edit import set_percent
+from strangler_proxy.routes import load_routes
 from workshop import databases, secrets_file
 from workshop.layout import Layout, Ports, Seed
 from workshop.postgres import EmbeddedPostgres, PostgresError
@@ -127,13 +131,15 @@ class PostgresUnit:
 async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     """Start everything and return when all of it is ready.
 
-    Raises PortsTakenError before anything has started, StackError or ProgramFailedError later; what was
+    Raises PortsTakenError and InvalidFileError before anything has started, StackError or ProgramFailedError later; what was
     started by then is the supervisor's to stop.
     """
     ports = config.ports.as_dict()
     if config.postgres_dsn is not None:
         del ports[_EXTERNAL]
     check_ports(ports)
+    groups = load_routes(config.routes).groups
+    load_plan(config.plan, settings=config.plan_settings)
     secrets = secrets_file.ensure(config.layout.secrets, _SECRETS)
     admin_dsn, host, port = await _postgres(config, supervisor)
     if config.fresh and config.postgres_dsn is not None:
@@ -144,6 +150,8 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     routes = config.routes
     if config.expose_arm or config.ports != Ports():
         routes = derive_routes(config.routes, config.layout.routes, config.ports, expose=config.expose_arm)
+    elif config.fresh and any(group.percent for group in groups.values()):
+        set_percent(routes, dict.fromkeys(groups, Decimal(0)))  # the data it spoke of are gone
     stack = Stack(
         config=config,
         admin_dsn=admin_dsn,
@@ -383,8 +391,3 @@ def _write_environment(path: Path, environment: Mapping[str, str]) -> None:
     path.touch(mode=0o600)
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
     path.write_text("".join(lines), encoding="utf-8")
-
-
-def with_free_ports(config: StackConfig, chosen: Mapping[str, int | None]) -> StackConfig:
-    """`config` on ports that are free now, save those `chosen`."""
-    return replace(config, ports=Ports.free(**chosen))

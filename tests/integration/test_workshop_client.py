@@ -194,7 +194,7 @@ async def test_the_same_seed_asks_the_same_questions() -> None:
                 writer.close()
 
         async with serving(handle) as port:
-            config = TrafficConfig("127.0.0.1", port, rate=300.0, crowd=1_000, think=60.0, seed=seed)
+            config = TrafficConfig("127.0.0.1", port, rate=300.0, crowd=1_000, think=1e6, seed=seed)
             driver = Driver(config, lambda _: Visitor())
             running = asyncio.ensure_future(driver.run())
             async with asyncio.timeout(20):
