@@ -80,11 +80,19 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ArmEvidence:
-    """One arm's counts. `requests`/`errors` are raw; `trials`/`failures` leave repeated errors of a client
-    out.
+class Cluster:
+    """Requests from the first failure of a heap of failures to now: all, those that failed, and counted trials."""
 
-    `since_failing` counts the requests from the first failure of the present run of failures to now.
+    requests: int = 0
+    failed: int = 0
+    trials: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmEvidence:
+    """One arm's counts. `requests`/`errors` are raw; `trials`/`failures` leave repeated errors of a client out.
+
+    `cluster` is the present heap of failures: all requests since the detector's sharpest alternative last rested.
     """
 
     requests: int = 0
@@ -95,8 +103,7 @@ class ArmEvidence:
     failures_by_client: Mapping[str, int] = field(default_factory=dict)
     last_error_ns: Mapping[str, int] = field(default_factory=dict)
     refused_in_a_row: int = 0
-    suspicious_requests: int = 0
-    suspicious_trials: int = 0
+    cluster: Cluster = field(default_factory=Cluster)
     by_error: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -188,8 +195,7 @@ class Verdict:
     canary_failures: int
     canary_clients: int
     canary_by_error: Mapping[str, int]
-    canary_requests_to_detect: int
-    canary_trials_to_detect: int
+    to_detect: Cluster
     control_requests: int
     control_errors: int
     control_log_e: float
@@ -221,8 +227,9 @@ class Verdict:
                 "failures": self.canary_failures,
                 "clients": self.canary_clients,
                 "by_error": dict(self.canary_by_error),
-                "requests_to_detect": self.canary_requests_to_detect,
-                "trials_to_detect": self.canary_trials_to_detect,
+                "requests_to_detect": self.to_detect.requests,
+                "failures_to_detect": self.to_detect.failed,
+                "trials_to_detect": self.to_detect.trials,
             },
             "control": {
                 "requests": self.control_requests,
@@ -304,6 +311,7 @@ def _fold_control(watch: Watch, outcome: Outcome) -> Watch:
 
 
 def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
+    near = arm.cluster
     match outcome:
         case Good(count=count):
             detector = (
@@ -319,8 +327,9 @@ def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
                 failures_by_client={} if quiet and watch.steady else arm.failures_by_client,
                 last_error_ns={} if quiet and watch.steady else arm.last_error_ns,
                 refused_in_a_row=0,
-                suspicious_requests=0,
-                suspicious_trials=0,
+                cluster=Cluster(near.requests + count, near.failed, near.trials + count)
+                if detector.sharp
+                else Cluster(),
             )
         case Bad():
             window_ns = int(watch.limits.client_window * 1e9)
@@ -331,7 +340,7 @@ def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
                 requests=arm.requests + 1,
                 errors=arm.errors + 1,
                 refused_in_a_row=arm.refused_in_a_row + 1 if outcome.error == "refused" else 0,
-                suspicious_requests=arm.suspicious_requests + 1,
+                cluster=Cluster(near.requests + 1, near.failed + 1, near.trials + (not repeated)),
                 by_error={**arm.by_error, outcome.error: arm.by_error.get(outcome.error, 0) + 1},
             )
             if repeated:
@@ -346,7 +355,6 @@ def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
                     outcome.client: arm.failures_by_client.get(outcome.client, 0) + 1,
                 },
                 last_error_ns={**arm.last_error_ns, outcome.client: outcome.at_ns},
-                suspicious_trials=arm.suspicious_trials + 1,
             )
 
 
@@ -396,7 +404,8 @@ def _said(watch: Watch, rule: Rule) -> str:
             )
         case Rule.CHANGE:
             return (
-                f"the service has changed for the worse ({counts}, {canary.suspicious_requests} in a row just now): "
+                f"the service has changed for the worse ({counts}, {canary.cluster.failed} of the last "
+                f"{canary.cluster.requests}): "
                 f"detector {_show(canary.detector.log_value)}, threshold {_show(math.log(watch.run_length))}"
             )
         case Rule.CAP:
@@ -436,8 +445,7 @@ def _verdict(watch: Watch, ruling: Ruling, rule: Rule, reason: str) -> Verdict:
         canary_failures=canary.failures,
         canary_clients=len(canary.failures_by_client),
         canary_by_error=canary.by_error,
-        canary_requests_to_detect=canary.suspicious_requests,
-        canary_trials_to_detect=canary.suspicious_trials,
+        to_detect=canary.cluster,
         control_requests=control.requests,
         control_errors=control.errors,
         control_log_e=control.detector.log_value,

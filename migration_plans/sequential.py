@@ -83,6 +83,11 @@ class ChangeDetector:
         return _log_mean(self.sums)
 
     @property
+    def sharp(self) -> bool:
+        """Whether the alternative of almost certain failure remembers anything: it forgets within a few successes."""
+        return self.sums[-1] > 0
+
+    @property
     def quiet(self) -> bool:
         """Whether every sum has returned to zero."""
         return not any(self.sums)

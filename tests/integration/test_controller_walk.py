@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from migration_plans import examples
 from migration_plans.actions import World
 from migration_plans.controller import Controller, Pace
 from migration_plans.drivers.routes import RoutesFile
-from migration_plans.ledger import Ledger, LockedError
+from migration_plans.ledger import Ledger, LedgerUnreachableError, LockedError
 from migration_plans.plan import Plan, load_plan
 from migration_plans.proxy_admin import ProxyAdmin
 from migration_plans.record import Record, after, begin
@@ -161,6 +162,48 @@ async def test_service_that_fails_every_request_is_rolled_back_within_three(sett
     assert (tripped.event, at_zero.event) == ("tripped", "at_zero")
     assert tripped.detail["verdict"]["canary"]["requests_to_detect"] == 3
     assert 0 < at_zero.detail["actuation_ms"] <= 250
+
+
+class LedgerThatGoes(Ledger):
+    """A ledger that does not answer while `away`."""
+
+    away = False
+
+    def read(self, name: str) -> Record | None:
+        self._gone()
+        return super().read(name)
+
+    def append(
+        self, record: Record, *, event: str, actor: str, detail: Mapping[str, Any] | None = None
+    ) -> Record:
+        self._gone()
+        return super().append(record, event=event, actor=actor, detail=detail)
+
+    def _gone(self) -> None:
+        if self.away:
+            raise LedgerUnreachableError("away")
+
+
+async def test_rollback_does_not_wait_for_the_ledger_and_is_written_down_later(setting: Setting) -> None:
+    setting.start()
+    controller = setting.controller(
+        load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    )
+    controller.ledger = ledger = LedgerThatGoes(setting.dsn)
+    async with running(controller):
+        await setting.soaking("ramp 10")
+        ledger.away = True
+        for number in range(5):
+            setting.proxy.good("control", 3)
+            setting.proxy.bad("canary", client=f"shopper {number}")
+        await setting.until(lambda _: setting.proxy.percent() == 0)
+        assert setting.record().state is State.SOAKING, "nobody could write it down yet"
+        ledger.away = False
+        await setting.until(lambda r: r.state is State.ROLLED_BACK)
+    ledger.close()
+    tripped = next(entry for entry in setting.ledger.history("catalog") if entry.event == "tripped")
+    assert tripped.detail["written_late"] is True
+    assert [percent for _, percent in setting.proxy.reloads] == [10, 0]
 
 
 async def test_both_arms_failing_pauses(setting: Setting) -> None:

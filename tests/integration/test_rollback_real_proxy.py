@@ -175,7 +175,8 @@ async def test_fault_in_the_middle_of_a_stage(tmp_path: Path, database: str) -> 
     tripped = next(entry for entry in history if entry.event == "tripped")
     at_zero = next(entry for entry in history if entry.event == "at_zero")
     assert tripped.stage == "ramp 25"
-    assert tripped.detail["verdict"]["canary"]["trials_to_detect"] <= 3
+    # an answer that was under way when the service broke may arrive among the failures; it is no failure
+    assert tripped.detail["verdict"]["canary"]["failures_to_detect"] <= 3
     assert at_zero.detail["actuation_ms"] <= 250
     assert at_zero.detail["workers"] == 2
     assert [entry.event for entry in history].count("retry") == 1

@@ -41,11 +41,19 @@ def test_certain_failure_from_the_start_takes_two_requests() -> None:
     assert (seen.ruling, seen.rule) == (Ruling.ROLLBACK, Rule.START)
 
 
+def test_an_answer_from_before_the_fault_that_arrives_late_costs_no_failure() -> None:
+    """Two workers report on their own: one's good answer may come in after the other's first failure."""
+    seen = verdict(good(50), bad("a"), CONTROL, good(), bad("b"), CONTROL, bad("c"), CONTROL)
+    assert seen.ruling is Ruling.ROLLBACK
+    assert (seen.to_detect.requests, seen.to_detect.failed) == (4, 3)
+    assert "3 of the last 4" in seen.reason
+
+
 @pytest.mark.parametrize("before", [40, 1000, 10_000, 1_000_000])
 def test_certain_failure_after_any_number_of_good_requests_takes_three(before: int) -> None:
     seen = verdict(good(before), bad("a"), CONTROL, bad("b"), CONTROL, bad("c"))
     assert (seen.ruling, seen.rule) == (Ruling.ROLLBACK, Rule.CHANGE)
-    assert seen.canary_requests_to_detect == 3
+    assert (seen.to_detect.requests, seen.to_detect.failed) == (3, 3)
 
 
 def test_cap_speaks_for_itself() -> None:
@@ -131,7 +139,7 @@ def test_verdict_explains_itself_in_json() -> None:
     assert shape["ruling"] == "rollback"
     assert shape["canary"] == {
         "requests": 103, "errors": 3, "trials": 103, "failures": 3, "clients": 3, "by_error": {"status": 3},
-        "requests_to_detect": 3, "trials_to_detect": 3,
+        "requests_to_detect": 3, "failures_to_detect": 3, "trials_to_detect": 3,
     }  # fmt: skip
     assert shape["change"]["e_value"] > shape["change"]["threshold"] == 20_000
     assert shape["control"]["requests"] == 6
