@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from migration_plans.cli import main
+from migration_plans.cli.verbs import strangler
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -45,8 +45,8 @@ def _command_lines(page: Path) -> list[str]:
 def test_commands_and_options_exist(page: Path) -> None:
     for line in _command_lines(page):
         words = shlex.split(line.split(" # ")[0].replace("…", "").replace("|", " "), comments=True)[1:]
-        command: click.Command = main
-        context = click.Context(main, info_name="strangler")
+        command: click.Command = strangler
+        context = click.Context(strangler, info_name="strangler")
         for word in words:
             if word.startswith("-"):
                 options = {name for parameter in command.params for name in parameter.opts}
