@@ -49,7 +49,7 @@ class Account:
                 status=status,
                 latency_ms=(time.perf_counter() - self.started) * 1000,
                 client=self.digest,
-                weight=float(decision.weight),
+                weight=decision.weight_number,
             )
         self.plane.outcome_recorded(urgent=False)
 
@@ -85,7 +85,7 @@ class Account:
             status=status,
             latency_ms=(time.perf_counter() - self.started) * 1000,
             client=self.digest,
-            weight=float(self.decision.weight),
+            weight=self.decision.weight_number,
             at_ns=time.time_ns(),
             request_id=self.request_id.decode("ascii"),
             path=self.path.decode("latin-1"),

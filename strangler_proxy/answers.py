@@ -4,6 +4,8 @@ details)."""
 import json
 from http import HTTPStatus
 
+from strangler_proxy.outcomes import Failure
+
 
 def answer(
     *,
@@ -34,3 +36,18 @@ def answer(
         lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
     return head + content if body else head
+
+
+def describe(failure: Failure) -> str:
+    """What a backend did, in words for the client."""
+    match failure:
+        case Failure.STATUS:
+            return "answered with an error"
+        case Failure.TIMEOUT:
+            return "did not answer in time"
+        case Failure.REFUSED:
+            return "cannot be reached"
+        case Failure.RESET:
+            return "broke the connection"
+        case Failure.PROTOCOL:
+            return "did not speak HTTP"

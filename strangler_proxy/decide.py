@@ -14,6 +14,7 @@ compare the arms need it.
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 
 from strangler_proxy.buckets import in_canary
 from strangler_proxy.table import Group
@@ -35,6 +36,7 @@ class Decision:
     arm: Arm
     backend: str
     weight: Decimal
+    weight_number: float
     fallback: bool
     evidence: bool
 
@@ -44,15 +46,24 @@ def decide(*, group: Group, default: str, safe: bool, digest: int, override: str
 
     A tester sees what the chosen side really says: no fallback, and nothing of it counts as evidence.
     """
-    if override and safe:
-        if override in (Arm.CANARY.value, group.backend):
-            return Decision(Arm.CANARY, group.backend, group.percent, fallback=False, evidence=False)
-        if override in (Arm.CONTROL.value, default):
-            return Decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=False)
     if safe:
+        if override:
+            if override in (Arm.CANARY.value, group.backend):
+                return _decision(Arm.CANARY, group.backend, group.percent, fallback=False, evidence=False)
+            if override in (Arm.CONTROL.value, default):
+                return _decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=False)
         if in_canary(digest, group.threshold):
-            return Decision(Arm.CANARY, group.backend, group.percent, group.fallback, evidence=True)
-        return Decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=True)
+            return _decision(Arm.CANARY, group.backend, group.percent, fallback=group.fallback, evidence=True)
+        return _decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=True)
     if group.owner == default:
-        return Decision(Arm.CONTROL, default, Decimal(0), fallback=False, evidence=True)
-    return Decision(Arm.CANARY, group.backend, Decimal(100), fallback=False, evidence=True)
+        return _decision(Arm.CONTROL, default, _NEVER, fallback=False, evidence=True)
+    return _decision(Arm.CANARY, group.backend, _ALWAYS, fallback=False, evidence=True)
+
+
+_NEVER, _ALWAYS = Decimal(0), Decimal(100)
+
+
+@lru_cache(maxsize=1024)
+def _decision(arm: Arm, backend: str, weight: Decimal, *, fallback: bool, evidence: bool) -> Decision:
+    """Decisions are few and requests are many: the same values are handed out again."""
+    return Decision(arm, backend, weight, float(weight), fallback, evidence)

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 import httptools
 
 from strangler_proxy.answers import answer
-from strangler_proxy.exchange import Exchange, Request
+from strangler_proxy.exchange import Exchange
 from strangler_proxy.headers import BadHeadError, Peer, read_request
+from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
 
 if TYPE_CHECKING:
@@ -204,14 +205,15 @@ class ClientConnection(asyncio.Protocol):
             self._incoming.body_end()
             self._incoming = None
 
-    # exchange.Client
+    # request.Client
 
     def peer(self, routes: Routes) -> Peer:
         """Who is at the other end, and whether `routes` trusts it."""
         if self._peer is None or self._peer_routes is not routes:
             name = self._transport.get_extra_info("peername")
-            address = str(name[0]) if name else "unknown"
-            self._peer = Peer(address.encode("ascii"), trusted=self._plane.trusts(address))
+            address = str(name[0]) if name else ""  # empty: it has left already
+            trusted = bool(address) and self._plane.trusts(address)
+            self._peer = Peer(address.encode("ascii"), trusted=trusted)
             self._peer_routes = routes
         return self._peer
 

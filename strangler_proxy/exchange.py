@@ -17,25 +17,24 @@ Everything here runs in callbacks of the event loop; there is no task and no awa
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from strangler_proxy.account import Account
-from strangler_proxy.answers import answer
+from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
 from strangler_proxy.headers import (
     Origin,
-    Peer,
-    RequestHead,
     ResponseHead,
     origin_of,
     request_bytes,
+    response_framing,
     value_of,
 )
 from strangler_proxy.identity import anonymous_key, cookie_lines, cookie_value, identify
 from strangler_proxy.outcomes import Failure
+from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
@@ -46,39 +45,6 @@ BUFFER_LIMIT = (
     65_536  # request bytes held while no connection is there, and the largest body kept for a replay
 )
 CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request's head as it was parsed. `path` is the target without its query; `keep_alive` the client's
-    wish."""
-
-    method: bytes
-    target: bytes
-    path: bytes
-    headers: list[tuple[bytes, bytes]]
-    head: RequestHead
-    http11: bool
-    keep_alive: bool
-
-
-class Client(Protocol):
-    """The client's connection, as an exchange sees it."""
-
-    write_blocked: bool
-
-    def peer(self, routes: Routes) -> Peer:
-        """Who is at the other end."""
-
-    def send(self, data: bytes) -> None:
-        """Write to the client."""
-
-    def exchange_done(self, *, close: bool, abort: bool) -> None:
-        """The exchange is over: answer the next request, close after what is written, or cut the
-        connection."""
-
-    def body_blocked(self, *, blocked: bool) -> None:
-        """Stop (or go on) reading the request's body."""
 
 
 class Phase(Enum):
@@ -433,7 +399,7 @@ class Exchange:
             self._fall_back()
         else:
             status = 504 if failure is Failure.TIMEOUT else 502
-            self._answer(status, f"backend {self._backend.name}: {_WORDS[failure]}")
+            self._answer(status, f"backend {self._backend.name} {describe(failure)}")
 
     def _answer(self, status: int, detail: str, *, retry_after: float | None = None) -> None:
         """The proxy's own answer."""
@@ -511,29 +477,26 @@ class Exchange:
 
     def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
         request = self._request
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *head.lines]
-        if status == 204:
-            pass
-        elif head.length is not None:
-            parts.append(b"Content-Length: %d\r\n" % head.length)
-        elif not self._head_request and status != 304:
-            if request.http11:
-                self._rechunk = True
-                parts.append(b"Transfer-Encoding: chunked\r\n")
-            else:
-                self._close_after = True
+        framing, self._rechunk, ends_with_close = response_framing(
+            status, head, head_request=self._head_request, http11=request.http11
+        )
         # An answer before the request was whole: the rest of the request will not be read
-        self._close_after |= not request.keep_alive or not self.request_complete or self._plane.draining
+        early = not self.request_complete
+        self._close_after = ends_with_close or early or not request.keep_alive or self._plane.draining
         if self._close_after:
-            parts.append(b"Connection: close\r\n")
+            framing += b"Connection: close\r\n"
         elif not request.http11:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"X-Request-ID: %b\r\n" % self._request_id)
-        parts.append(self._cookie_lines(head))
+            framing += b"Connection: keep-alive\r\n"
         if self._group is not None and self._group.expose:
-            parts.append(b"X-Strangler-Arm: %b\r\n" % self._arm_shown)
-        parts.append(b"\r\n")
-        return b"".join(parts)
+            framing += b"X-Strangler-Arm: %b\r\n" % self._arm_shown
+        return b"HTTP/1.1 %d %b\r\n%b%bX-Request-ID: %b\r\n%b\r\n" % (
+            status,
+            reason,
+            b"".join(head.lines),
+            framing,
+            self._request_id,
+            self._cookie_lines(head),
+        )
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user
@@ -575,12 +538,3 @@ class Exchange:
             self._plane.breaker_forget(self._backend)
         if self._account is not None:
             self._account.aborted()
-
-
-_WORDS = {
-    Failure.STATUS: "answered with an error",
-    Failure.TIMEOUT: "did not answer in time",
-    Failure.REFUSED: "cannot be reached",
-    Failure.RESET: "broke the connection",
-    Failure.PROTOCOL: "did not speak HTTP",
-}

@@ -271,6 +271,23 @@ def read_response(headers: RawHeaders) -> ResponseHead:
     return head
 
 
+def response_framing(
+    status: int, head: ResponseHead, *, head_request: bool, http11: bool
+) -> tuple[bytes, bool, bool]:
+    """How an answer's body is framed for the client: header lines, whether the body is to be sent in
+    chunks, and whether only the end of the connection tells its end (RFC 9112 §6.3).
+    """
+    if status == 204:
+        return b"", False, False
+    if head.length is not None:
+        return b"Content-Length: %d\r\n" % head.length, False, False
+    if head_request or status == 304:
+        return b"", False, False
+    if http11:
+        return b"Transfer-Encoding: chunked\r\n", True, False
+    return b"", False, True
+
+
 def _drop_named(lines: list[bytes], connection: bytes) -> None:
     """Take out of `lines` every header that Connection names."""
     named = {token.strip() for token in connection.split(b",")} - {b"keep-alive", b"close", b""}

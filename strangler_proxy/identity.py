@@ -84,8 +84,8 @@ class CookieSigner:
 def identify(
     *, sticky: Sticky, signer: CookieSigner, cookies: bytes, named_header: bytes, ip: bytes
 ) -> bytes:
-    """The key that the bucket of a request is drawn from; empty when the client has no identity yet and must be
-    issued one (its key is then `anonymous_key` of it).
+    """The key that the bucket of a request is drawn from; empty when the client has no identity yet and
+    must be issued one (its key is then `anonymous_key` of it).
 
     `named_header` is the value of the header that `header:NAME` names, empty when absent.
     """
@@ -143,7 +143,8 @@ def cookie_lines(
     """The header lines a response gets, often none.
 
     `said` is what the default backend's `X-Strangler-User` says, None when absent; `issue` the anonymous id
-    that a client without identity is to be issued; `page` one to issue with an HTML page unless the client has one already.
+    that a client without identity is to be issued; `page` one to issue with an HTML page unless the client
+    has one already.
     """
     made: list[bytes] = []
     if said is not None:

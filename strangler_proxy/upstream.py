@@ -342,7 +342,14 @@ class Pool:
             self._idle.pop()
             connection.reused = True
             return connection
-        if len(self._open) + len(self._connecting) < self.backend.limits.connections:
+        full = len(self._open) + len(self._connecting) >= self.backend.limits.connections
+        if full and self._idle:  # there are idle ones, too old for this request: one makes room
+            oldest = self._idle[0]
+            self._open.discard(oldest)
+            self._idle.remove(oldest)
+            oldest.transport.close()
+            full = False
+        if not full:
             self._connect(exchange)
         elif len(self._waiting) < self.backend.limits.waiting:
             self._waiting.append(exchange)

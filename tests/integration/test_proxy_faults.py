@@ -3,10 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from chassis.resilience.breaker import BreakerState
+from strangler_proxy.table import Limits
 from tests.proxy_lab import Lab, Message, Script, anonymous, hang, lab, raw, reply, run, until, until_true
 
 FAST = "timeouts: {connect: 200, read: 150}"
@@ -460,6 +462,23 @@ def test_crowd_waits_for_a_connection_and_the_overflow_is_turned_away() -> None:
             statuses = sorted([(await task).status for task in clients])
             assert statuses == [200] * 5 + [502] * 3
             assert it.catalog.connections == 2
+
+    run(main())
+
+
+def test_old_idle_connections_make_room_for_an_unsafe_request() -> None:
+    async def main() -> None:
+        async with lab() as it:
+            pool = it.plane.pool(it.plane.routes.backends["monolith"])
+            await it.get("/")
+            assert pool.idle == 1
+            pool.backend = replace(pool.backend, limits=Limits(connections=1))
+            for connection in pool._idle:
+                connection.idle_since -= (
+                    2.0  # too old for a request that cannot be repeated, and the only one allowed
+                )
+            assert (await it.get("/", method="POST")).status == 200
+            assert it.monolith.connections == 2
 
     run(main())
 
