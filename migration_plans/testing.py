@@ -277,6 +277,9 @@ class FakeChangeStream:
         tables = {"product": {"rows": self.rows, "differing": self.differing}}
         return Comparison("0/1", self.rows, self.differing, {"position": "0/1", "tables": tables})
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     def teardown(self) -> None:
         """Remember it."""
         self.calls.append("teardown")

@@ -127,7 +127,9 @@ def status(*, session: Session, as_json: bool) -> None:
     Example:
       strangler cdc status catalog
     """
-    seen = CdcStream(session.plan).status()
+    stream = CdcStream(session.plan)
+    seen = stream.status()
+    stream.close()
     if seen is None:
         raise NeededError(
             f"there is no change stream yet; `strangler cdc run {session.plan.file}` is what makes it"

@@ -56,6 +56,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.ledger.close()
         self.proxy.close()
+        self.world.stream.close()
 
     def record(self) -> Record | None:
         """Where the migration stands; None when it was never started."""

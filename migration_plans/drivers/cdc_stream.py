@@ -13,6 +13,7 @@ from cdc.meter import Phase
 from cdc.pipeline import StreamConfig, StreamError
 from cdc.preflight import check as preflight
 from cdc.prepare import PrepareError, prepare, teardown
+from cdc.sessions import connect
 from cdc.status import CdcStatus, read_status
 from cdc.verify import Difference, VerifyError, VerifyProgress, VerifyReport, verify
 from migration_plans.drivers.change_stream import (
@@ -25,11 +26,21 @@ from migration_plans.gates import StreamSignal
 from migration_plans.plan import Plan, variable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CdcStream:
-    """The change stream of `plan`. Connections are named by environment variables, read when needed."""
+    """The change stream of `plan`. Connections are named by environment variables, read when needed.
+
+    One connection is kept for `status`, which is asked for several times a second; `close` ends it.
+    """
 
     plan: Plan
+    _status: psycopg.Connection[Any] | None = None
+
+    def close(self) -> None:
+        """Close the connection kept for `status`."""
+        if self._status is not None:
+            self._status.close()
+            self._status = None
 
     def config(self) -> StreamConfig:
         """What `cdc.pipeline.run` wants. Raises MissingVariableError."""
@@ -69,7 +80,13 @@ class CdcStream:
     def status(self) -> CdcStatus | None:
         """The stream's own status; None when there is none yet. Raises ChangeStreamError."""
         with _reachable("the target database"):
-            return read_status(self._target, stream=self.plan.stream.slot)
+            try:
+                if self._status is None:
+                    self._status = connect(self._target, name="strangler_cdc status")
+                return read_status(self._status, stream=self.plan.stream.slot)
+            except psycopg.Error:
+                self.close()
+                raise
 
     def signal(self) -> StreamSignal | None:
         """The status as gates need it. `at` is now minus the age of the stream's heartbeat."""

@@ -52,6 +52,10 @@ class ChangeStream(Protocol):
         """Compare both sides at one position while writes go on."""
         ...
 
+    def close(self) -> None:
+        """Let go of connections that are kept."""
+        ...
+
     def teardown(self) -> None:
         """Remove slot, publication and schema; safe to repeat."""
         ...
