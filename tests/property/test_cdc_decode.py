@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.changes import UNCHANGED, Identity, Lsn
@@ -56,11 +56,13 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 
 @given(messages)
+@settings(deadline=None)
 def test_decode_undoes_encode(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
 @given(messages, st.data())
+@settings(deadline=None)
 def test_a_cut_message_is_refused(message: Message, data: st.DataObject) -> None:
     payload = encode(message)
     cut = data.draw(st.integers(0, len(payload) - 1))
@@ -69,24 +71,28 @@ def test_a_cut_message_is_refused(message: Message, data: st.DataObject) -> None
 
 
 @given(messages, st.binary(min_size=1, max_size=5))
+@settings(deadline=None)
 def test_a_message_with_a_tail_is_refused(message: Message, tail: bytes) -> None:
     with pytest.raises(DecodeError):
         decode(encode(message) + tail)
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)
 def test_noise_is_decoded_or_refused_but_never_breaks(payload: bytes) -> None:
     with suppress(DecodeError):
         assert encode(decode(payload))
 
 
 @given(positions, positions)
+@settings(deadline=None)
 def test_positions_sort_as_the_log_does(a: Lsn, b: Lsn) -> None:
     assert (a < b) == (int(a) < int(b))
     assert Lsn.parse(str(a)) == a
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=20)), min_size=1, max_size=6))
+@settings(deadline=None)
 def test_a_copy_line_can_be_read_back(row: list[bytes | None]) -> None:
     line = encode_row(row)
     assert line.endswith(b"\n")

@@ -22,6 +22,7 @@ from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, historie
 
 
 @given(histories(), st.integers(1, 8))
+@settings(deadline=None)
 def test_folding_does_not_change_the_meaning(history: list[Transaction], batch: int) -> None:
     sink = MemorySink(KEYS, START)
     for start in range(0, len(history), batch):
@@ -30,6 +31,7 @@ def test_folding_does_not_change_the_meaning(history: list[Transaction], batch: 
 
 
 @given(histories(), st.data())
+@settings(deadline=None)
 def test_replaying_any_suffix_changes_nothing(history: list[Transaction], data: st.DataObject) -> None:
     sink = MemorySink(KEYS, START)
     stream(MemorySource(history, patience=0.001), sink, history)
