@@ -96,6 +96,7 @@ def shop(tmp_path: Path, make_database: Callable[[], str]) -> Iterator[Shop]:
         yield Shop(tmp_path, environment, proxy, stack)
 
 
+@pytest.mark.slow
 def test_a_whole_migration_by_command(shop: Shop) -> None:
     assert shop.json("plan", "check", "plan.yaml")["databases_checked"]
     assert shop.json("status", "plan.yaml")["state"] == "planned"
