@@ -1,8 +1,8 @@
 """The seam's middleware: correlation id in, who and how far out.
 
 * `X-Request-ID` of the request goes into the logging context.
-* `X-Strangler-User` of the response: primary key of the logged-in user, empty when nobody is logged in, absent
-  when this request did not find out.
+* `X-Strangler-User` of the response: primary key of the logged-in user, empty when nobody is logged in,
+  absent when this request did not find out.
 * `X-Strangler-LSN` after an unsafe request: the position of the write-ahead log once everything is committed.
   Who reads a copy that has applied this position reads what was written here.
 """

@@ -170,6 +170,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "The shop's HTTP API.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "DEFAULT_GENERATOR_CLASS": "monolith.config.api_docs.SharedSchemaGenerator",
     "ENUM_NAME_OVERRIDES": {
         "PaymentStatus": "monolith.payments.models.Payment.Status",
         "OrderStatus": "monolith.orders.models.STATUS_CHOICES",

@@ -18,6 +18,7 @@ from monolith.cart import services as carts
 from monolith.cart.session import CartOwner
 from monolith.catalog.models import Category, Product
 from monolith.inventory import services as inventory
+from monolith.seeding import pictures
 
 PASSWORD = "correct horse battery"
 
@@ -35,6 +36,14 @@ def shop_settings(settings: Settings, tmp_path: Path) -> Settings:
     settings.MEDIA_ROOT = tmp_path / "media"
     cache.clear()
     return settings
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MEDIA_ROOT with all product pictures, drawn once."""
+    folder = tmp_path_factory.mktemp("media")
+    pictures.draw_all(folder / "products")
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Registration, login and logout, addresses, and what happens to the cart on the way."""
 
 from collections.abc import Callable
+from types import MappingProxyType
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -106,11 +107,13 @@ def test_login_changes_the_session_key(
 
 
 class TestAddresses:
-    FIELDS = {"recipient": "Hazel", "line1": "Mill Hill 1", "postcode": "10115", "city": "Berlin"}
+    FIELDS = MappingProxyType(
+        {"recipient": "Hazel", "line1": "Mill Hill 1", "postcode": "10115", "city": "Berlin"}
+    )
 
     def test_the_first_is_the_default_and_only_one_is(self, api: APIClient, shopper: User) -> None:
         api.force_login(shopper)
-        first = api.post("/api/me/addresses/", self.FIELDS).json()
+        first = api.post("/api/me/addresses/", dict(self.FIELDS)).json()
         second = api.post("/api/me/addresses/", {**self.FIELDS, "city": "Kiel"}).json()
         assert (first["is_default"], second["is_default"]) == (True, False)
         api.patch(f"/api/me/addresses/{second['id']}/", {"is_default": True})

@@ -224,7 +224,7 @@ class TestProviderAnswers:
             ("tok_unreachable", "pending", "unknown", (10, 3)),
         ],
     )
-    def test_a_lost_answer_is_found_out_later(
+    def test_a_lost_answer_is_found_out_later(  # noqa: PLR0917  (fixtures)
         self, buy: Buy, filled: Product, token: str, order: str, payment: str, left: tuple[int, int]
     ) -> None:
         answer = buy(token)
@@ -325,7 +325,7 @@ class TestOrders:
         api.logout()
         assert api.get("/api/orders/").status_code == 403
 
-    def test_lists_do_not_ask_for_every_order(
+    def test_lists_do_not_ask_for_every_order(  # noqa: PLR0917  (fixtures)
         self, buy: Buy, product: Product, shopper: User, api: APIClient, fill_cart: Callable[..., None],
         django_assert_num_queries: Any,
     ) -> None:  # fmt: skip

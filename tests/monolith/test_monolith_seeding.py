@@ -25,14 +25,6 @@ from monolith.seeding import catalogue, pictures
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn once for all tests here."""
-    folder = tmp_path_factory.mktemp("media")
-    pictures.draw_all(folder / "products")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def media(settings: Settings, drawings: Path) -> None:
     settings.MEDIA_ROOT = drawings
