@@ -8,6 +8,7 @@ import click
 import pytest
 
 from migration_plans.cli.verbs import strangler
+from strangler_proxy.routes import parse_routes
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -71,3 +72,11 @@ def test_every_dependency_has_its_reason() -> None:
     names = re.findall(r'"([a-z.-]+)', listed.group(1))
     reasons = (ROOT / "docs" / "adr" / "0002-dependencies.md").read_text(encoding="utf-8").lower()
     assert [name for name in names if f"`{name}`" not in reasons] == []
+
+
+def test_the_routes_file_of_the_reference_is_legal() -> None:
+    page = (ROOT / "docs" / "reference" / "routes.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert example is not None
+    routes = parse_routes(example.group(1).encode(), "routes.md")
+    assert list(routes.groups) == ["catalog"]
