@@ -1,6 +1,6 @@
 """Changes percentages in a routes file and nothing else: every other byte, comments too, stays.
 
-The place of each percentage comes from ruamel's round-trip reader, the number there is replaced in the
+The place of each percentage comes from the reader that checks the file, the number there is replaced in the
 text, and the result must read as the old file with the new percentages, else nothing is written. Writing is
 atomic (a temporary file in the same directory, fsync, rename, fsync of the directory). Two editors take
 turns through a lock on the directory; a lock on the file itself would be lost with the rename.
@@ -13,16 +13,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from io import StringIO
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from chassis.problems import InvalidFileError, Problem
-from strangler_proxy.routes import parse_routes, version_of
+from chassis.yamlfile import Places
+from strangler_proxy.routes import parse_routes, parse_with_places, version_of
 from strangler_proxy.table import Routes
 
-_NUMBER = re.compile(r"\+?[0-9][0-9_]*(?:\.[0-9]*)?")
+_PERCENT = re.compile(r"""(["']?percent["']?\s*:\s*)(\+?[0-9][0-9_]*(?:\.[0-9]*)?)(?=[\s,}]|$)""")
 
 
 def set_percent(path: Path, percents: Mapping[str, Decimal]) -> str:
@@ -35,8 +33,8 @@ def set_percent(path: Path, percents: Mapping[str, Decimal]) -> str:
     path = path.resolve()
     with _locked(path.parent):
         content = path.read_bytes()
-        before = parse_routes(content, str(path))
-        edited = _replace(content.decode("utf-8"), percents, str(path)).encode("utf-8")
+        before, places = parse_with_places(content, str(path))
+        edited = _replace(content.decode("utf-8"), percents, routes=before, places=places).encode("utf-8")
         after = parse_routes(edited, str(path))
         _check(before, after, percents, str(path))
         if edited != content:
@@ -44,30 +42,27 @@ def set_percent(path: Path, percents: Mapping[str, Decimal]) -> str:
         return version_of(edited)
 
 
-def _replace(text: str, percents: Mapping[str, Decimal], file: str) -> str:
-    document = YAML(typ="rt").load(StringIO(text))
+def _replace(text: str, percents: Mapping[str, Decimal], *, routes: Routes, places: Places) -> str:
     lines = text.splitlines(keepends=True)
-    groups = document.get("groups") or {}
-    edits: list[tuple[int, int, str, str]] = []
+    edits: list[tuple[int, int, int, str]] = []
     problems: list[Problem] = []
     for name, percent in percents.items():
-        field = f"groups.{name}.percent"
-        if name not in groups:
-            known = ", ".join(groups) or "none"
-            problems.append(Problem(file, 0, 0, field, f"no group {name!r}", f"name one of: {known}"))
+        at = ("groups", name, "percent")
+        if name not in routes.groups:
+            known = ", ".join(routes.groups) or "none"
+            problems.append(places.problem(("groups",), f"no group {name!r}", f"name one of: {known}"))
             continue
-        line, column = groups[name].lc.value("percent")
-        found = _NUMBER.match(lines[line], column)
+        line, column = places.at(at)
+        found = _PERCENT.match(lines[line - 1], column - 1)
         if found is None:
-            fault = "the percentage is not written as a plain number"
-            problems.append(Problem(file, line + 1, column + 1, field, fault, "edit it by hand"))
+            fault = "the percentage is not written as a plain number behind its key"
+            problems.append(places.problem(at, fault, "edit it by hand"))
             continue
-        edits.append((line, column, found[0], _plain(percent)))
+        edits.append((line - 1, found.start(2), found.end(2), _plain(percent)))
     if problems:
         raise InvalidFileError(problems)
-    for line, column, old, new in sorted(edits, reverse=True):  # from the end: columns before it stay right
-        current = lines[line]
-        lines[line] = current[:column] + new + current[column + len(old) :]
+    for row, start, end, new in sorted(edits, reverse=True):  # from the end: columns before it stay right
+        lines[row] = lines[row][:start] + new + lines[row][end:]
     return "".join(lines)
 
 

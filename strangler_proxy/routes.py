@@ -218,6 +218,11 @@ def version_of(content: bytes) -> str:
 
 def parse_routes(content: bytes, file: str) -> Routes:
     """The routes in `content`; `file` is the name used in faults. Raises InvalidFileError."""
+    return parse_with_places(content, file)[0]
+
+
+def parse_with_places(content: bytes, file: str) -> tuple[Routes, Places]:
+    """As `parse_routes`, and where each value stands, for who wants to edit the text."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -236,7 +241,7 @@ def parse_routes(content: bytes, file: str) -> Routes:
     problems.extend(_references(data, places))
     if parsed is None or problems:
         raise InvalidFileError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
-    return _freeze(parsed, version_of(content))
+    return _freeze(parsed, version_of(content)), places
 
 
 def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
