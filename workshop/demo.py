@@ -44,9 +44,11 @@ from workshop.facts import (
 )
 from workshop.faults import RevokedRead
 from workshop.observe import Observations, Observer, requests_to_detect
+from workshop.probe import http_ready
 from workshop.stack import Stack, StackConfig, bring_up, strangler_command
 from workshop.supervisor import StackError, Supervisor
 from workshop.traffic.driver import Driver, TrafficConfig
+from workshop.traffic.pages import FRONT_PAGE
 from workshop.traffic.record import ARMS, latency, slices
 from workshop.traffic.stickiness import Sighting, Timeline, stickiness
 from workshop.traffic.visitors import Visitors
@@ -163,7 +165,8 @@ class _Performance:
         )
         ports = config.stack.ports
         traffic = TrafficConfig("127.0.0.1", ports.proxy, rate=config.rate, seed=config.stack.seed.seed)
-        self._driver = Driver(traffic, Visitors(stack.demo_password, config.stack.seed).next)
+        self._visitors = Visitors(stack.demo_password, config.stack.seed)
+        self._driver = Driver(traffic, self._visitors.next)
         self._observer = Observer(
             plan=self._plan.name,
             group=self._plan.group,
@@ -178,6 +181,8 @@ class _Performance:
 
     async def play(self) -> None:
         """Play the script to its end. What runs beside it is ended with it, whatever happens."""
+        # a shop may have an API alone
+        self._visitors.pages = await http_ready(self._config.stack.ports.proxy, FRONT_PAGE)() is None
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(work)

@@ -131,7 +131,8 @@ class PostgresUnit:
 async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     """Start everything and return when all of it is ready.
 
-    Raises PortsTakenError and InvalidFileError before anything has started, StackError or ProgramFailedError later; what was
+    Raises PortsTakenError and InvalidFileError before anything has started, StackError or
+    ProgramFailedError later; what was
     started by then is the supervisor's to stop.
     """
     ports = config.ports.as_dict()

@@ -13,11 +13,18 @@ from workshop.traffic.arrivals import arrivals
 from workshop.traffic.client import Answer
 from workshop.traffic.cookies import Jar
 from workshop.traffic.journeys import Step, browse, search
+from workshop.traffic.pages import links, stroll
 from workshop.traffic.record import Record, Seen, latency, percentile, slices
 from workshop.traffic.shopper import Shopper
 from workshop.traffic.visitors import STAFF, Visitor, Visitors
 
 PRODUCTS = [{"slug": f"chair-{number}", "name": "Blue chair", "sku": f"S{number}"} for number in range(3)]
+
+
+PAGE = (
+    b'<html><a class="x" href="/products/blue-chair/?a=1&amp;b=2">Chair</a><a href="/cart/">Cart</a>'
+    b'<a href="https://elsewhere.test/">Else</a><a href="/accounts/logout/">Out</a><link href="/x.css"></html>'
+)
 
 
 def answer(data: Any, status: int = 200, *, headers: Mapping[bytes, bytes] | None = None) -> Answer:
@@ -76,6 +83,22 @@ def test_journeys_go_where_answers_lead(journey: Any, seed: int) -> None:
             break
     assert 2 <= len(steps) <= 20
     assert any(step.name == "product" and step.path.startswith("/api/products/chair-") for step in steps)
+
+
+def test_a_stroll_follows_links_that_change_nothing() -> None:
+    page = Answer(200, (), PAGE)
+    assert list(links(page)) == ["/products/blue-chair/?a=1&b=2"]
+    walk = stroll(Random(1))
+    paths = [next(walk).path]
+    try:
+        while True:
+            paths.append(walk.send(page).path)
+    except StopIteration:
+        pass  # how a journey ends
+    assert paths[0] == "/"
+    assert len(paths) >= 3
+    assert set(paths[1:]) == {"/products/blue-chair/?a=1&b=2"}
+    assert next(stroll(Random(1))).fault(Answer(200, (), b"<html>cut off")) == "not a whole page"
 
 
 @pytest.mark.parametrize(

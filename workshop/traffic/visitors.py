@@ -11,12 +11,14 @@ from random import Random
 from workshop.layout import Seed
 from workshop.traffic.accounts import buy, change_price, log_in, review
 from workshop.traffic.journeys import Journey, browse, search
+from workshop.traffic.pages import stroll
 
 STAFF = "staff@shop.test"
 _WITH_ACCOUNT_EVERY = 4
 _STAFF_EVERY = 15
 
 _AROUND: tuple[Callable[[Random], Journey], ...] = (browse, browse, search)
+_WITH_PAGES: tuple[Callable[[Random], Journey], ...] = (*_AROUND, stroll)
 _WITH_ACCOUNT: tuple[Callable[[Random], Journey], ...] = (browse, search, buy, buy, review)
 _STAFF: tuple[Callable[[Random], Journey], ...] = (change_price, change_price, browse)
 
@@ -42,10 +44,14 @@ class Visitor:
 
 @dataclass(slots=True)
 class Visitors:
-    """Hands out visitors; accounts are those of `seed_shop`, at most `seed.users` of them."""
+    """Hands out visitors; accounts are those of `seed_shop`, at most `seed.users` of them.
+
+    With `pages` the shop has a storefront, and those without an account look at its pages too.
+    """
 
     password: str
     seed: Seed
+    pages: bool = False
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
     _accounts: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -58,4 +64,4 @@ class Visitors:
             account = next(self._accounts)
             if account <= self.seed.users:
                 return Visitor(f"shopper{account:04d}@shop.test", self.password, _WITH_ACCOUNT)
-        return Visitor()
+        return Visitor(habits=_WITH_PAGES if self.pages else _AROUND)
