@@ -5,8 +5,7 @@ A checkout is two transactions with the payment provider between them:
 1. **Place**, one atomic act: stock is promised, the order and its payment are written, all or nothing.
 2. **Ask** the provider, outside any transaction: no row is locked while a foreign server thinks.
 3. **Settle**, one atomic act for each answer: payment, order, stock and cart change together. An answer that
-comes
-   again, or through the webhook at the same time, finds the payment changed and does nothing.
+   comes again, or through the webhook at the same time, finds the payment changed and does nothing.
 
 The payment is written as `processing` *before* the provider is asked. If the process dies or the answer is
 lost between 1 and 3, the row says so, the stock stays promised, and `reconcile` asks the provider what became
