@@ -3,15 +3,15 @@
 How a request passes through, and which file each step lives in:
 
     client ─► downstream.py  parses, keeps order, limits, streams
-              └► exchange.py  one request's life
+              └► exchange.py  one request's life (request.py: what was parsed; answers.py: our own answers)
                   ├ table.py      which group owns the path      (compiled once for each routes version)
                   ├ identity.py   who is asking                  (signed cookies, session, header, ip)
                   ├ decide.py     which arm answers              (buckets.py: sticky, monotone)
                   ├ headers.py    what is passed on
                   ├ upstream.py   pooled connection to a backend
-                  └ outcomes.py   what is remembered about it
+                  └ account.py    what it adds to the outcomes (outcomes.py, clients.py)
 
 `routes.py` is the only home of what a legal routes file is, `edit.py` changes one, `reload.py` follows it.
-`server.py` is the parent process (admin port, file, workers), `worker.py` a worker (data path only);
-`link.py` is what they say to each other. Pure modules: table, buckets, decide, identity, headers, outcomes.
+`server.py` is the parent process (`fleet.py` its workers, `hub.py` what they report, `admin.py` and `metrics.py` its
+port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other. Pure modules: table, buckets, decide, identity, headers, outcomes.
 """

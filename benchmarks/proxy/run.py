@@ -2,7 +2,8 @@
 
     python benchmarks/proxy/run.py [--seconds 3] [--connections 32] [--repeat 3] [--output FILE]
 
-One nginx worker answers 993 bytes of JSON as both backends; the split is 50/50. `wrk -t1` drives,
+One nginx worker answers 993 bytes of JSON as both backends; the split is 50/50, decided anew for each
+request by a hash of its cookie (wrk is one user, so it always falls to the same side). `wrk -t1` drives,
 keep-alive; each contender runs alone, in turn, `--repeat` times, and every round is in the result (the
 median is printed). Contenders: the upstream itself, this proxy (one worker: a sticky group, and a path no
 group claims), nginx `split_clients` as a proxy, and FastAPI + httpx streaming under uvicorn. nginx and wrk
