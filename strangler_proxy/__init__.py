@@ -13,5 +13,7 @@ How a request passes through, and which file each step lives in:
 
 `routes.py` is the only home of what a legal routes file is, `edit.py` changes one, `reload.py` follows it.
 `server.py` is the parent process (`fleet.py` its workers, `hub.py` what they report, `admin.py` and `metrics.py` its
-port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other. Pure modules: table, buckets, decide, identity, headers, outcomes.
+port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other.
+
+Pure: table, buckets, decide, identity, headers, outcomes, clients.
 """
