@@ -10,7 +10,7 @@
 | `SHOP_CSRF_TRUSTED_ORIGINS` | comma-separated origins with scheme | none |
 | `SHOP_SECURE_COOKIES` | session and CSRF cookies over https only | 0 |
 | `SHOP_MEDIA_ROOT` | where product pictures lie | `var/media` |
-| `SHOP_STATIC_ROOT` | where collected assets lie | none: they are served from the source tree |
+| `SHOP_STATIC_ROOT` | where collected assets lie | none: assets are served from the source tree |
 | `SHOP_EMAIL_DIR` | e-mails are written there as files | `var/mail` |
 | `SHOP_EMAIL_HOST`, `SHOP_EMAIL_PORT` | an SMTP server instead of files | none, 25 |
 | `SHOP_THROTTLE_LOGIN`, `_REGISTER`, `_REVIEW`, `_CHECKOUT` | writes of one client: `30/min` | see below |
@@ -129,7 +129,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = environment.flag("SHOP_SECURE_COOKI
 
 STATIC_URL = "/static/"
 STATIC_ROOT = environment.text("SHOP_STATIC_ROOT") or None
-WHITENOISE_USE_FINDERS = STATIC_ROOT is None
+WHITENOISE_USE_FINDERS = True  # what was not collected is served from the source tree
 MEDIA_URL = "/media/"
 MEDIA_ROOT = environment.path("SHOP_MEDIA_ROOT", VAR_DIR / "media")
 
