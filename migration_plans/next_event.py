@@ -133,7 +133,7 @@ def _entered(record: Record, stage: Stage, observed: Observed, *, prepared: bool
                 return None
             return Move(
                 Event.ENTERED,
-                f"{observed.workers} workers run {record.percent} %",
+                f"every worker ({observed.workers}) runs {record.percent} %",
                 {"version": observed.file_version, "live_since_ns": observed.live_since_ns},
             )
 

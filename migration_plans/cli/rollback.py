@@ -34,7 +34,7 @@ def rollback(*, session: Session, reason: str, as_json: bool) -> None:
     record = asyncio.run(_carry_out(session, record))
     entry = next(e for e in reversed(session.ledger.history(record.name)) if e.event == Event.AT_ZERO.value)
     workers = entry.detail.get("workers")
-    text = f"{record.name}: rolled back from {record.stage_name}; {workers} workers run 0 %"
+    text = f"{record.name}: rolled back from {record.stage_name}; every worker ({workers}) runs 0 %"
     told(session, record, as_json=as_json, text=text)
 
 
