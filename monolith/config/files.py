@@ -15,8 +15,8 @@ from django.utils._os import safe_join
 from django.utils.http import content_disposition_header, http_date
 from django.views.decorators.http import require_safe
 from django.views.static import was_modified_since
-from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]  # it ships none
-from whitenoise.responders import StaticFile  # type: ignore[import-untyped]  # it ships none
+from whitenoise.middleware import WhiteNoiseMiddleware
+from whitenoise.responders import StaticFile
 
 _PICTURES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
