@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from chassis.problems import InvalidFileError
 from workshop.children import group_is_empty
 from workshop.databases import ServerUnreachableError, UnfitServerError
 from workshop.layout import Layout, Ports, Seed
+from workshop.postgres import EmbeddedPostgres
 from workshop.stack import StackConfig, bring_up
 from workshop.supervisor import Happening, PortsTakenError, StackError, Supervisor
 
@@ -156,6 +158,19 @@ def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> bool:
             )
         time.sleep(_POLL)
     return pid is not None
+
+
+def wipe(layout: Layout) -> None:
+    """Delete the embedded server's data and what the stack wrote beside it; logs and reports stay.
+
+    Raises AlreadyRunningError while a stack runs there.
+    """
+    with locked(layout):
+        EmbeddedPostgres(layout.postgres).destroy()
+        for directory in ("media", "mail", "static"):
+            shutil.rmtree(layout.var / directory, ignore_errors=True)
+        for file in (layout.secrets, layout.environment, layout.state, layout.routes):
+            file.unlink(missing_ok=True)
 
 
 def left_over(state: State | None) -> list[str]:

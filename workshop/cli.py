@@ -146,18 +146,28 @@ def up(
     "--var", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), show_default=True,
     help="Directory given to `strangler up`.",
 )  # fmt: skip
+@click.option(
+    "--wipe", is_flag=True, help="Delete the embedded databases and what was written beside them (asks)."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def down(*, var: Path, as_json: bool) -> None:
-    """Stop what `strangler up` started and make sure that nothing of it is left. Data stay.
+def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
+    """Stop what `strangler up` started and make sure that nothing of it is left. Data stay, unless wiped.
 
     \b
     Examples:
       strangler down
-      strangler down --var /tmp/workshop
+      strangler down --var /tmp/workshop --wipe --yes
     """
     layout = Layout(var.resolve())
+    if wipe and not yes:
+        click.confirm(
+            f"Delete the databases, pictures, mails and secrets in {layout.var}?", abort=True, err=True
+        )
     try:
         was_running = background.stop(layout)
+        if wipe:
+            background.wipe(layout)
     except StackError as error:
         _fail(error)
     if as_json:

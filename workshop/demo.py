@@ -321,7 +321,8 @@ class _Performance:
         seen, record = self._observer.seen, self._driver.record
         since = time.time() - _RECENT_SECONDS
         recent = list(takewhile(lambda item: item.answered >= since, reversed(record.seen)))
-        arms = Counter(item.arm for item in recent)
+        # writes are the owner's at every percentage and would blur the picture
+        arms = Counter(item.arm for item in recent if item.safe)
         lag = seen.lag[-1].seconds if seen.lag else None
         return Standing(
             stages=self._plan.stage_names,

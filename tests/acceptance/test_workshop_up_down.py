@@ -87,8 +87,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
         assert done.returncode == 0, done.stderr
         yield directory, ports
     finally:
-        run("down", "--var", str(directory))
+        run("down", "--var", str(directory), "--wipe", "--yes")
         until_gone(directory, ports)
+
+
+@pytest.fixture
+def var(tmp_path: Path) -> Iterator[Path]:
+    """A directory for a stack of the test's own; its data are wiped afterwards."""
+    yield tmp_path / "var"
+    run("down", "--var", str(tmp_path / "var"), "--wipe", "--yes")
 
 
 def test_everything_answers_and_the_urls_are_printed(running: tuple[Path, dict[str, int]]) -> None:
@@ -127,17 +134,17 @@ def test_a_second_one_in_the_same_directory_is_refused(running: tuple[Path, dict
 
 
 def test_taken_ports_are_named_and_nothing_is_started(
-    running: tuple[Path, dict[str, int]], tmp_path: Path
+    running: tuple[Path, dict[str, int]], var: Path
 ) -> None:
     _, taken = running
     ports = free_ports() | {"port": taken["port"], "catalog-port": taken["catalog-port"]}
-    done = run("up", "--var", str(tmp_path), *options(ports), *SMALL)
+    done = run("up", "--var", str(var), *options(ports), *SMALL)
     assert done.returncode == 5
     assert str(taken["port"]) in done.stderr
     assert str(taken["catalog-port"]) in done.stderr
     assert "nothing was started" in done.stderr
-    until_gone(tmp_path, {"postgres-port": ports["postgres-port"]})
-    assert not (tmp_path / "postgres").exists()
+    until_gone(var, {"postgres-port": ports["postgres-port"]})
+    assert not (var / "postgres").exists()
 
 
 def test_what_crashes_is_started_again(running: tuple[Path, dict[str, int]]) -> None:
@@ -155,33 +162,38 @@ def test_what_crashes_is_started_again(running: tuple[Path, dict[str, int]]) -> 
         time.sleep(0.05)
 
 
-def test_data_stay_and_a_killed_supervisor_takes_everything_along(tmp_path: Path) -> None:
+def test_data_stay_and_a_killed_supervisor_takes_everything_along(var: Path) -> None:
     ports = free_ports()
-    done = run("up", "--var", str(tmp_path), "--json", *options(ports), *SMALL)
+    done = run("up", "--var", str(var), "--json", *options(ports), *SMALL)
     assert done.returncode == 0, done.stderr
     supervisor = json.loads(done.stdout)["pid"]
-    with psycopg.connect(stack_environment(tmp_path)["SHOP_DATABASE_URL"]) as shop:
+    with psycopg.connect(stack_environment(var)["SHOP_DATABASE_URL"]) as shop:
         shop.execute("UPDATE catalog_product SET name = 'Kept' WHERE id = 1")
     os.kill(supervisor, signal.SIGKILL)
-    until_gone(tmp_path, ports)
-    down = run("down", "--var", str(tmp_path), "--json")
+    until_gone(var, ports)
+    down = run("down", "--var", str(var), "--json")
     assert (down.returncode, json.loads(down.stdout)) == (0, {"was_running": False, "left": []})
 
-    again = run("up", "--var", str(tmp_path), *options(ports), *SMALL)
+    again = run("up", "--var", str(var), *options(ports), *SMALL)
     assert again.returncode == 0, again.stderr
-    with psycopg.connect(stack_environment(tmp_path)["SHOP_DATABASE_URL"]) as shop:
+    with psycopg.connect(stack_environment(var)["SHOP_DATABASE_URL"]) as shop:
         assert shop.execute("SELECT name FROM catalog_product WHERE id = 1").fetchone() == ("Kept",)
-    down = run("down", "--var", str(tmp_path))
+    down = run("down", "--var", str(var))
     assert (down.returncode, down.stdout.strip()) == (0, "stopped; nothing is left running")
-    until_gone(tmp_path, ports)
+    until_gone(var, ports)
+
+    wiped = run("down", "--var", str(var), "--wipe", "--yes")
+    assert wiped.returncode == 0, wiped.stderr
+    assert not (var / "run" / "secrets.json").exists()
+    assert not (var / "media").exists()
 
 
 @pytest.mark.parametrize("foreground", [True, False])
-def test_ctrl_c_in_the_middle_leaves_nothing(tmp_path: Path, *, foreground: bool) -> None:
+def test_ctrl_c_in_the_middle_leaves_nothing(var: Path, *, foreground: bool) -> None:
     ports = free_ports()
     mode = ["--foreground"] if foreground else []
     process = subprocess.Popen(
-        [STRANGLER, "up", "--var", str(tmp_path), *mode, *options(ports), *SMALL],
+        [STRANGLER, "up", "--var", str(var), *mode, *options(ports), *SMALL],
         cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
@@ -192,23 +204,23 @@ def test_ctrl_c_in_the_middle_leaves_nothing(tmp_path: Path, *, foreground: bool
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.wait(60) in (0, 130), rest
-    until_gone(tmp_path, ports)
+    until_gone(var, ports)
 
 
-def test_a_service_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> None:
+def test_a_service_that_does_not_start_is_named_with_its_log(var: Path) -> None:
     ports = free_ports()
-    done = run("up", "--var", str(tmp_path), *options(ports), *SMALL, CATALOG_POOL_SIZE="0")
+    done = run("up", "--var", str(var), *options(ports), *SMALL, CATALOG_POOL_SIZE="0")
     assert done.returncode == 1
     assert "catalogue" in done.stderr
-    assert str(tmp_path / "log" / "catalogue-migrate.log") in done.stderr
+    assert str(var / "log" / "catalogue-migrate.log") in done.stderr
     assert "CATALOG_POOL_SIZE" in done.stderr
-    until_gone(tmp_path, ports)
+    until_gone(var, ports)
 
 
-def test_a_server_without_logical_wal_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_a_server_without_logical_wal_is_refused_with_the_remedy(tmp_path: Path, var: Path) -> None:
     ports = free_ports()
     with EmbeddedPostgres(tmp_path / "other", durable=False, settings={"wal_level": "replica"}) as server:
-        done = run("up", "--var", str(tmp_path / "var"), "--dsn", server.dsn(), *options(ports), *SMALL)
+        done = run("up", "--var", str(var), "--dsn", server.dsn(), *options(ports), *SMALL)
         assert done.returncode == 4
         assert "ALTER SYSTEM SET wal_level = 'logical'" in done.stderr
         with psycopg.connect(server.dsn()) as admin:
@@ -216,19 +228,19 @@ def test_a_server_without_logical_wal_is_refused_with_the_remedy(tmp_path: Path)
                 "SELECT count(*) FROM pg_database WHERE datname IN ('shop', 'catalog')"
             ).fetchone()
             assert names == (0,)
-        until_gone(tmp_path / "var", ports)
+        until_gone(var, ports)
     server.destroy()
 
 
-def test_a_routes_file_with_a_fault_is_refused_by_line(tmp_path: Path) -> None:
+def test_a_routes_file_with_a_fault_is_refused_by_line(tmp_path: Path, var: Path) -> None:
     routes = tmp_path / "routes.yaml"
     lines = (ROOT / "routes.yaml").read_text().splitlines(keepends=True)
     line = next(number for number, text in enumerate(lines, start=1) if text.strip().startswith("percent:"))
     lines[line - 1] = lines[line - 1].replace("percent: 0", "percent: 101")
     routes.write_text("".join(lines))
     ports = free_ports()
-    done = run("up", "--var", str(tmp_path / "var"), "--routes", str(routes), *options(ports), *SMALL)
+    done = run("up", "--var", str(var), "--routes", str(routes), *options(ports), *SMALL)
     assert done.returncode == 3
     assert f"{routes}:{line}" in done.stderr
-    assert not (tmp_path / "var" / "log" / "postgres.log").exists()
-    until_gone(tmp_path / "var", ports)
+    assert not (var / "log" / "postgres.log").exists()
+    until_gone(var, ports)
