@@ -180,7 +180,9 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
 
 @click.command()
 @stack_options
-@click.option("--rate", type=click.FloatRange(1), default=40.0, show_default=True, help="Requests a second.")
+@click.option(
+    "--rate", type=click.FloatRange(1), help="Requests a second.  [default: what this machine can carry]"
+)
 @click.option(
     "--seconds-per-stage", type=click.FloatRange(1), default=7.0, show_default=True,
     help="How long a percentage soaks at least; in life these are hours or days.",
@@ -190,7 +192,7 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the story goes to stderr.")
 def demo(
     *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, products: int, users: int,
-    orders: int, seed: int, rate: float, seconds_per_stage: float, keep: bool, plain: bool, as_json: bool,
+    orders: int, seed: int, rate: float | None, seconds_per_stage: float, keep: bool, plain: bool, as_json: bool,
     **ports: int | None,
 ) -> None:  # fmt: skip
     """Move the shop's catalogue to its service under traffic, with a fault on the way, and judge the run.

@@ -15,12 +15,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 
+import httpx
 import psycopg
 
 from cdc.pipeline import StreamConfig
@@ -58,8 +59,9 @@ FAULT_STAGE = "ramp 25"
 _SERVICE_TABLES = ("category", "product", "picture", "review")
 _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 # what ends the play early; the checks still judge what was seen
-_TROUBLE = (TimeoutError, StackError, VerifyError, LedgerUnreachableError, psycopg.Error)
+_TROUBLE = (TimeoutError, StackError, VerifyError, LedgerUnreachableError, psycopg.Error, httpx.HTTPError)
 _BETWEEN_COMPARISONS = 0.4
+_LOAD, _LEAST_RATE, _GREATEST_RATE = 0.6, 15.0, 40.0
 _SLICE_SECONDS = 0.5
 _RECENT_SECONDS = 3.0
 _CLOCK_SLACK = 0.02
@@ -70,11 +72,12 @@ _FAULT_SLACK_NS = 1_000_000_000  # the first query may fail before the command t
 class DemoConfig:
     """`stack` is what runs; the rest is the story's timing (seconds) and size.
 
-    `deadline` is how long the migration may take from its start to its last stage.
+    `rate` is in requests a second; None: what this machine's monolith can take, see `_fitting_rate`. `deadline`
+    is how long the migration may take from its start to its last stage.
     """
 
     stack: StackConfig
-    rate: float = 40.0
+    rate: float | None = None
     baseline: float = 3.0
     soaked_before_fault: float = 2.0
     fault_lasts: float = 2.0
@@ -114,6 +117,7 @@ async def run(config: DemoConfig, view: View, *, started: float) -> Outcome:
         story.tell("note", f"the shop is open at {stack.shop_url}")
         performance = _Performance(config, stack, supervisor, story)
         try:
+            await performance.calibrate()
             await performance.play()
         except* _TROUBLE as failures:
             story.trouble = "; ".join(str(error).strip() for error in _leaves(failures))
@@ -164,7 +168,8 @@ class _Performance:
             proxy_admin=stack.admin_url,
         )
         ports = config.stack.ports
-        traffic = TrafficConfig("127.0.0.1", ports.proxy, rate=config.rate, seed=config.stack.seed.seed)
+        rate = config.rate or _GREATEST_RATE
+        traffic = TrafficConfig("127.0.0.1", ports.proxy, rate=rate, seed=config.stack.seed.seed)
         self._visitors = Visitors(stack.demo_password, config.stack.seed)
         self._driver = Driver(traffic, self._visitors.next)
         self._observer = Observer(
@@ -177,6 +182,18 @@ class _Performance:
         )
         self._fault = RevokedRead(
             databases.in_database(stack.admin_dsn, "catalog"), "catalog", _SERVICE_TABLES
+        )
+
+    async def calibrate(self) -> None:
+        """Choose the rate, unless one was asked for, so that the monolith alone can carry it with ease."""
+        if self._config.rate is not None:
+            return
+        ports = self._config.stack.ports
+        seconds = await asyncio.to_thread(_seconds_a_request, f"http://127.0.0.1:{ports.proxy}")
+        rate = _fitting_rate(seconds)
+        self._driver.config = replace(self._driver.config, rate=rate)
+        self._story.tell(
+            "note", f"the monolith takes {1000 * seconds:.0f} ms for a request: {rate:.0f} requests/s suit it"
         )
 
     async def play(self) -> None:
@@ -364,7 +381,7 @@ class _Performance:
             healed_at=story.healed_at,
             rollback=_rollback(seen, fault_at=story.fault_at),
             total=record.total,
-            rate=self._config.rate,
+            rate=self._driver.config.rate,
             by_arm={arm: record.by_arm[arm] for arm in ARMS},
             by_status={str(status): count for status, count in sorted(record.by_status.items())},
             faults=tuple(record.faults),
@@ -447,6 +464,29 @@ def _cdc(seen: Observations) -> CdcFacts:
         changes_applied=status.changes if status is not None else 0,
         greatest_lag_seconds=max(lags, default=None),
     )
+
+
+def _seconds_a_request(shop: str) -> float:
+    """Mean time of a few requests of the usual kinds, one after the other, warmed up."""
+    with httpx.Client(base_url=shop, timeout=10.0) as client:
+        slug = client.get("/api/products/").raise_for_status().json()["results"][0]["slug"]
+        paths = (
+            "/api/categories/",
+            "/api/products/",
+            f"/api/products/{slug}/",
+            f"/api/products/{slug}/reviews/",
+        )
+        for path in paths:
+            client.get(path).raise_for_status()
+        began = time.monotonic()
+        for path in paths * 4:
+            client.get(path).raise_for_status()
+        return (time.monotonic() - began) / (4 * len(paths))
+
+
+def _fitting_rate(seconds: float) -> float:
+    """Requests a second that keep a monolith busy for about 60 %, within what makes a demo."""
+    return round(min(max(_LOAD / seconds, _LEAST_RATE), _GREATEST_RATE), 1)
 
 
 def _soaking_at(stage: str) -> Callable[[Observations], bool]:

@@ -51,7 +51,7 @@ def stack_config(
         plan_settings=(
             f"gates.soak={seconds_per_stage}s",
             # evidence for a minute's walk; a real plan asks for hundreds of requests
-            "gates.min_requests=15",
+            "gates.min_requests=10",
             "rollback.retry.auto=true",
             "rollback.retry.after=1s",
             "rollback.retry.probes=3",
@@ -63,7 +63,7 @@ def stack_config(
     )
 
 
-def run(stack: StackConfig, *, rate: float, keep: bool, plain: bool, as_json: bool) -> bool:
+def run(stack: StackConfig, *, rate: float | None, keep: bool, plain: bool, as_json: bool) -> bool:
     """Run the demo, write and print its report; whether every check held.
 
     Raises what workshop.demo.run raises, and AlreadyRunningError when a demo runs in the same directory.

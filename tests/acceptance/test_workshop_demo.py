@@ -19,7 +19,8 @@ SMALL = ["--products", "300", "--users", "200", "--orders", "50", "--plain"]
 
 def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path) -> None:
     done = subprocess.run(
-        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "4"],
+        # a gentle rate: other tests share the two cores
+        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "4", "--rate", "15"],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -36,7 +37,7 @@ def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path) -> None:
     assert report["requests"]["total"] == sum(report["requests"]["by_status"].values())
     assert set(report["requests"]["by_status"]) <= {"200", "201", "204", "400", "409"}
     assert report["stickiness"]["flipped_back"] == 0
-    assert report["stickiness"]["users"] > 50
+    assert report["stickiness"]["users"] > 30
     assert len(report["verify"]["tables"]) >= 4
     assert all(table["rows"] > 0 and table["differing"] == 0 for table in report["verify"]["tables"].values())
     assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+", report["verify"]["position"])

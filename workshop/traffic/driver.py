@@ -30,7 +30,7 @@ class TrafficConfig:
     port: int
     rate: float = 40.0
     crowd: int = 500
-    think: float = 6.0
+    think: float = 5.0
     seed: int = 1
     timeout: float = 10.0
 
@@ -127,7 +127,8 @@ class _Crowd:
         self._visitors = visitors
         self._random = random
         self._waiting: list[tuple[float, int, Shopper]] = []
-        self._numbers: Iterator[int] = itertools.count(1)
+        # apart from the shoppers' numbers, which seed them and must not depend on how fast answers come
+        self._ties: Iterator[int] = itertools.count(1)
         self.size = 0
         self.hurried = 0
 
@@ -139,10 +140,9 @@ class _Crowd:
             self.hurried += 1
             return heapq.heappop(self._waiting)[2]
         self.size += 1
-        number = next(self._numbers)
-        random = Random(f"{self._config.seed}/{number}")  # noqa: S311  (as above)
+        random = Random(f"{self._config.seed}/{self.size}")  # noqa: S311  (as above)
         return Shopper(
-            name=str(number),
+            name=str(self.size),
             host=f"{self._config.host}:{self._config.port}",
             visitor=self._visitors(random),
             random=random,
@@ -152,7 +152,7 @@ class _Crowd:
         """`shopper` has its answer and begins to think."""
         think = self._config.think
         shopper.ready_at = now + min(shopper.random.expovariate(1 / think), 4 * think)
-        heapq.heappush(self._waiting, (shopper.ready_at, next(self._numbers), shopper))
+        heapq.heappush(self._waiting, (shopper.ready_at, next(self._ties), shopper))
 
 
 def _arm(answer: Answer | None) -> Arm:

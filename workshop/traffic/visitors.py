@@ -15,7 +15,7 @@ from workshop.traffic.pages import stroll
 
 STAFF = "staff@shop.test"
 _WITH_ACCOUNT_EVERY = 4
-_STAFF_EVERY = 15
+_STAFF_EVERY = 12
 
 _AROUND: tuple[Callable[[Random], Journey], ...] = (browse, browse, search)
 _WITH_PAGES: tuple[Callable[[Random], Journey], ...] = (*_AROUND, stroll)
@@ -30,15 +30,17 @@ class Visitor:
     account: str = ""
     password: str = ""
     habits: tuple[Callable[[Random], Journey], ...] = _AROUND
-    _visits: int = 0
+    looks_first: bool = False
+    logged_in: bool = False
 
     def choose(self, random: Random) -> Journey:
-        """The next journey: look around first, then log in when there is an account, then as one pleases."""
-        self._visits += 1
-        if self.account and self._visits == 2:
-            return log_in(self.account, self.password)
-        if self._visits < 3:
+        """The next journey: log in when there is an account (some look around before), then as one pleases."""
+        if self.looks_first:
+            self.looks_first = False
             return random.choice(_AROUND)(random)
+        if self.account and not self.logged_in:
+            self.logged_in = True
+            return log_in(self.account, self.password)
         return random.choice(self.habits)(random)
 
 
@@ -63,5 +65,6 @@ class Visitors:
         if number % _WITH_ACCOUNT_EVERY == 0:
             account = next(self._accounts)
             if account <= self.seed.users:
-                return Visitor(f"shopper{account:04d}@shop.test", self.password, _WITH_ACCOUNT)
+                email = f"shopper{account:04d}@shop.test"
+                return Visitor(email, self.password, _WITH_ACCOUNT, looks_first=account % 3 == 0)
         return Visitor(habits=_WITH_PAGES if self.pages else _AROUND)
