@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from chassis.problems import InvalidFileError, Problem
-from strangler_proxy.routes import load_routes
+from strangler_proxy.routes import parse_routes, read_content
 from strangler_proxy.table import Routes
 
 _POLL_SECONDS = 0.04
@@ -37,11 +37,18 @@ class Refused:
 
 class RoutesFollower:
     """Holds the routes in use and what is wrong with the file, if anything; `on_routes` gets every new
-    version."""
+    version.
 
-    def __init__(self, path: Path, *, routes: Routes, on_routes: Callable[[Routes], None]) -> None:
+    `content` is the text that `routes` was read from: with a refused edit in the file, it is the only copy of what
+    runs, and whoever rolls back needs it.
+    """
+
+    def __init__(
+        self, path: Path, *, routes: Routes, content: bytes, on_routes: Callable[[Routes], None]
+    ) -> None:
         self.path = path
         self.routes = routes
+        self.content = content
         self.refused: Refused | None = None
         self._on_routes = on_routes
         self._seen: Stamp | None = None
@@ -59,7 +66,8 @@ class RoutesFollower:
         self._seen = self._stamp()  # before reading: an edit meanwhile is seen at the next look
         log = structlog.get_logger()
         try:
-            routes = load_routes(self.path)
+            content = read_content(self.path)
+            routes = parse_routes(content, str(self.path))
         except InvalidFileError as error:
             if self.refused is None or self.refused.problems != error.problems:
                 for problem in error.problems:
@@ -69,7 +77,7 @@ class RoutesFollower:
         self.refused = None
         if routes.version != self.routes.version:
             log.info("routes changed", before=self.routes.version, version=routes.version)
-            self.routes = routes
+            self.routes, self.content = routes, content
             self._on_routes(routes)
         return None
 

@@ -201,14 +201,18 @@ class _RoutesFile(_Strict):
 
 def load_routes(path: Path) -> Routes:
     """Read the routes file at `path`. Raises InvalidFileError with every fault found in it."""
+    return parse_routes(read_content(path), str(path))
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of the routes file at `path`. Raises InvalidFileError when it cannot be read."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         problem = Problem(
             str(path), 0, 0, "", f"cannot be read: {error.strerror}", "check the path and its permissions"
         )
         raise InvalidFileError([problem]) from error
-    return parse_routes(content, str(path))
 
 
 def version_of(content: bytes) -> str:

@@ -27,7 +27,7 @@ from strangler_proxy.hub import Hub
 from strangler_proxy.metrics import exposition
 from strangler_proxy.outcomes import Totals
 from strangler_proxy.reload import RoutesFollower
-from strangler_proxy.routes import load_routes
+from strangler_proxy.routes import parse_routes, read_content
 from strangler_proxy.table import Routes
 
 SECRET_VARIABLE = "STRANGLER_COOKIE_SECRET"  # noqa: S105  # the variable's name, not a secret
@@ -60,7 +60,8 @@ def run(
     """
     if workers < 1:
         raise ValueError("at least one worker is needed")
-    loaded = load_routes(routes)
+    content = read_content(routes)
+    loaded = parse_routes(content, str(routes))
     secret = _secret()
     listeners = _listeners(host, port, workers)
     try:
@@ -72,6 +73,7 @@ def run(
     parent = Parent(
         path=routes,
         routes=loaded,
+        content=content,
         listeners=listeners,
         admin_listener=admin_listener,
         secret=secret,
@@ -110,6 +112,7 @@ class Parent:
         *,
         path: Path,
         routes: Routes,
+        content: bytes,
         listeners: list[socket.socket],
         admin_listener: socket.socket,
         secret: bytes,
@@ -121,7 +124,7 @@ class Parent:
         self._fleet = Fleet(
             listeners=listeners, routes=routes, secret=secret, drain_seconds=drain_seconds, hub=self._hub
         )
-        self._follower = RoutesFollower(path, routes=routes, on_routes=self._fleet.use)
+        self._follower = RoutesFollower(path, routes=routes, content=content, on_routes=self._fleet.use)
 
     async def serve(self) -> int:
         """Run until a signal; the exit code."""
@@ -132,6 +135,7 @@ class Parent:
         admin = AdminServer(
             {
                 ("GET", "/admin/status"): self._status,
+                ("GET", "/admin/routes"): self._routes_text,
                 ("GET", "/admin/outcomes"): self._outcomes,
                 ("GET", "/admin/outcomes/stream"): self._stream,
                 ("POST", "/admin/reload"): self._reload,
@@ -229,6 +233,9 @@ class Parent:
                 },
             }
         )
+
+    async def _routes_text(self) -> Reply:
+        return Reply(body=self._follower.content, content_type="text/yaml; charset=utf-8")
 
     async def _outcomes(self) -> Reply:
         totals = self._hub.totals

@@ -194,6 +194,7 @@ def test_bad_edit_is_refused_whole_named_by_line_and_changes_nothing(tmp_path: P
     async def main() -> None:
         async with proxy(tmp_path, percent=100) as it:
             before = await it.status()
+            legal = it.routes.read_bytes()
             text = it.write(percent="101", owner="nobody")
             line = text.splitlines().index("    percent: 101") + 1
             status = await it.until_status(lambda status: status["error"] is not None)
@@ -209,10 +210,14 @@ def test_bad_edit_is_refused_whole_named_by_line_and_changes_nothing(tmp_path: P
             refused = await it.admin.post("/admin/reload")
             assert refused.status_code == 409
             assert refused.json()["problems"] == problems
+            running = await it.admin.get("/admin/routes")
+            assert running.headers["content-type"].startswith("text/yaml")
+            assert running.content == legal, "what runs can still be asked for"
             await until(lambda: any(f"{it.routes}:{line}" in entry.get("problem", "") for entry in it.log))
             it.write(percent=0)
             status = await it.until_status(lambda status: status["error"] is None)
             await it.until_status(everywhere(status["version"]))
+            assert (await it.admin.get("/admin/routes")).content == it.routes.read_bytes()
             assert (await it.ask("/api/x")).body == b"monolith"
 
     run(main())
