@@ -12,7 +12,7 @@ from workshop.layout import Seed
 from workshop.traffic.arrivals import arrivals
 from workshop.traffic.client import Answer
 from workshop.traffic.cookies import Jar
-from workshop.traffic.journeys import Step, browse, search
+from workshop.traffic.journeys import Step, browse, search, some_page
 from workshop.traffic.pages import links, stroll
 from workshop.traffic.record import Record, Seen, latency, percentile, slices
 from workshop.traffic.shopper import Shopper
@@ -83,6 +83,23 @@ def test_journeys_go_where_answers_lead(journey: Any, seed: int) -> None:
             break
     assert 2 <= len(steps) <= 20
     assert any(step.name == "product" and step.path.startswith("/api/products/chair-") for step in steps)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nobody_asks_for_a_page_that_the_list_does_not_have(seed: int) -> None:
+    walk = some_page(Random(seed))
+    assert next(walk).path == "/api/products/"
+    full = answer({"count": 50, "results": [{"slug": str(number)} for number in range(24)]})
+    try:
+        path = walk.send(full).path
+    except StopIteration as ended:
+        assert len(ended.value) == 24
+    else:
+        assert path in {"/api/products/?page=2", "/api/products/?page=3"}
+    only = some_page(Random(seed))
+    next(only)
+    with pytest.raises(StopIteration):
+        only.send(answer({"count": 3, "results": PRODUCTS}))
 
 
 def test_a_stroll_follows_links_that_change_nothing() -> None:

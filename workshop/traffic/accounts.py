@@ -5,7 +5,7 @@ from random import Random
 from uuid import UUID
 
 from workshop.traffic.client import Answer
-from workshop.traffic.journeys import Journey, Step, data_of, data_of_list, product, products
+from workshop.traffic.journeys import Journey, Step, data_of, product, some_page
 
 _CREATED = frozenset({201})
 _ADDRESS: Mapping[str, str] = {
@@ -27,8 +27,7 @@ def log_in(email: str, password: str) -> Journey:
 
 def buy(random: Random) -> Journey:
     """Put one or two products into the cart, look at it, check out, look at the order."""
-    listed = yield products(f"?page={random.randint(1, 5)}")
-    results = data_of_list(listed)
+    results = yield from some_page(random)
     for item in random.sample(list(results), k=min(len(results), random.choice([1, 1, 2]))):
         yield product(str(item["slug"]))
         yield Step("add to cart", "POST", "/api/cart/items/", json={"sku": item["sku"]}, expect=_CREATED)
@@ -54,8 +53,7 @@ def buy(random: Random) -> Journey:
 
 def review(random: Random) -> Journey:
     """Open a product, read what others say, add a review (refused with 400 when it is the second one)."""
-    listed = yield products(f"?page={random.randint(1, 5)}")
-    results = data_of_list(listed)
+    results = yield from some_page(random)
     if not results:
         return
     slug = str(random.choice(results)["slug"])
@@ -70,7 +68,7 @@ def review(random: Random) -> Journey:
 
 def change_price(random: Random) -> Journey:
     """Staff open a page of products and give a few of them another price."""
-    results = data_of_list((yield products(f"?page={random.randint(1, 20)}")))
+    results = yield from some_page(random)
     for item in random.sample(list(results), k=min(len(results), 4)):
         price = f"{random.randint(500, 19_999) / 100:.2f}"
         path = f"/api/products/{item['slug']}/"

@@ -101,6 +101,17 @@ def _reviews(slug: str) -> Step:
     return Step("reviews", "GET", f"/api/products/{slug}/reviews/", check=_wants_list)
 
 
+def some_page(random: Random) -> Generator[Step, Answer, Sequence[Mapping[str, Any]]]:
+    """Open the list and leaf to any page that it has; returns the products found there."""
+    first = yield products("")
+    found = data_of_list(first)
+    count = (data_of(first) or {}).get("count", 0)
+    page = random.randint(1, max(1, -(-count // max(1, len(found)))))
+    if page == 1:
+        return found
+    return data_of_list((yield products(f"?page={page}")))
+
+
 def browse(random: Random) -> Journey:
     """Categories, one of them, a page of its products, one or two products with their reviews."""
     answer = yield Step("categories", "GET", "/api/categories/", check=_wants_tree)
@@ -121,7 +132,7 @@ def browse(random: Random) -> Journey:
 
 def search(random: Random) -> Journey:
     """Newest products; a word of one of their names as a search; the best match."""
-    listed = yield products(random.choice(["", "?page=2", "?ordering=-created_at", "?page_size=12"]))
+    listed = yield products(random.choice(["", "?ordering=price", "?ordering=-created_at", "?page_size=12"]))
     names = [
         word for item in data_of_list(listed) for word in str(item.get("name", "")).split() if word.isalpha()
     ]
