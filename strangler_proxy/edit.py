@@ -4,6 +4,8 @@ The place of each percentage comes from the reader that checks the file, the num
 text, and the result must read as the old file with the new percentages, else nothing is written. Writing is
 atomic (a temporary file in the same directory, fsync, rename, fsync of the directory). Two editors take
 turns through a lock on the directory; a lock on the file itself would be lost with the rename.
+
+`replace_refused` is for whoever has to send traffic back while somebody's broken edit is in the way.
 """
 
 import fcntl
@@ -12,7 +14,9 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 from chassis.problems import InvalidFileError, Problem
@@ -33,13 +37,64 @@ def set_percent(path: Path, percents: Mapping[str, Decimal]) -> str:
     path = path.resolve()
     with _locked(path.parent):
         content = path.read_bytes()
-        before, places = parse_with_places(content, str(path))
-        edited = _replace(content.decode("utf-8"), percents, routes=before, places=places).encode("utf-8")
-        after = parse_routes(edited, str(path))
-        _check(before, after, percents, str(path))
+        edited = _edited(content, percents, str(path))
         if edited != content:
             _write(path, edited)
         return version_of(edited)
+
+
+def replace_refused(
+    path: Path, running: bytes, percents: Mapping[str, Decimal], *, at: datetime
+) -> Path | None:
+    """Put a refused file aside and write `running`, the text in use, with `percents` in its place.
+
+    The refused file keeps its content and its inode as `NAME.refused-<at in UTC>` beside it, so that a person's
+    edit is not lost; that name is returned. None when there was nothing to put aside: the file is gone, or
+    legal by now (then its own percentages are set). There is a routes file at every moment in between.
+
+    Raises InvalidFileError when `running` cannot be edited so, OSError; nothing is changed then.
+    """
+    path = path.resolve()
+    with _locked(path.parent):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            _write(path, _edited(running, percents, str(path)))
+            return None
+        try:
+            parse_routes(content, str(path))
+        except InvalidFileError:
+            edited = _edited(running, percents, str(path))
+            aside = _second_name(path, f"{path.name}.refused-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}")
+            try:
+                _write(path, edited)
+            except OSError:
+                aside.unlink()
+                raise
+            return aside
+        edited = _edited(content, percents, str(path))
+        if edited != content:
+            _write(path, edited)
+        return None
+
+
+def _edited(content: bytes, percents: Mapping[str, Decimal], file: str) -> bytes:
+    before, places = parse_with_places(content, file)
+    edited = _replace(content.decode("utf-8"), percents, routes=before, places=places).encode("utf-8")
+    _check(before, parse_routes(edited, file), percents, file)
+    return edited
+
+
+def _second_name(path: Path, wanted: str) -> Path:
+    """Give the file another name, one that nobody has: `wanted`, or `wanted` with a number."""
+    for number in count(1):
+        aside = path.with_name(wanted if number == 1 else f"{wanted}-{number}")
+        try:
+            aside.hardlink_to(path)
+        except FileExistsError:
+            continue
+        return aside
+    raise AssertionError("unreachable: the numbers do not end")
 
 
 def _replace(text: str, percents: Mapping[str, Decimal], *, routes: Routes, places: Places) -> str:
@@ -90,7 +145,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    mode = path.stat().st_mode
+    mode = path.stat().st_mode if path.exists() else 0o644
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:

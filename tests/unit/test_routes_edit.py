@@ -1,13 +1,14 @@
 """`set_percent` changes numbers and nothing else, whole or not at all, also with many editors at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from chassis.problems import InvalidFileError
-from strangler_proxy.edit import set_percent
+from strangler_proxy.edit import replace_refused, set_percent
 from strangler_proxy.routes import load_routes, version_of
 
 TEXT = """\
@@ -25,6 +26,8 @@ groups:
         sticky: "user"
     orders: {backend: orders, paths: [/api/orders], percent: 7.5, sticky: ip}
 """
+
+AT = datetime(2026, 11, 21, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -98,3 +101,45 @@ def test_concurrent_editors_lose_nothing(routes: Path) -> None:
     set_percent(routes, {"orders": Decimal(2)})
     groups = load_routes(routes).groups
     assert (groups["catalog"].percent, groups["orders"].percent) == (1, 2)
+
+
+def test_a_refused_file_is_put_aside_and_what_runs_is_written_with_the_percentage(routes: Path) -> None:
+    broken = TEXT.replace("percent:   25 ", "percent: lots ").encode()
+    routes.write_bytes(broken)
+    aside = replace_refused(routes, TEXT.encode(), {"catalog": Decimal(0)}, at=AT)
+    assert aside == routes.with_name("routes.yaml.refused-20261121T030405Z")
+    assert aside.read_bytes() == broken, "nothing of the person's edit is lost"
+    assert routes.read_text() == TEXT.replace("percent:   25 ", "percent:   0 ")
+    assert routes.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in routes.parent.iterdir()) == sorted([routes.name, aside.name])
+
+
+def test_a_second_refused_file_of_the_same_second_does_not_replace_the_first(routes: Path) -> None:
+    kept = []
+    for number in range(3):
+        routes.write_text(f"broken {number}")
+        kept.append(replace_refused(routes, TEXT.encode(), {"catalog": Decimal(0)}, at=AT))
+    assert [aside.read_text() for aside in kept if aside] == ["broken 0", "broken 1", "broken 2"]
+
+
+def test_a_file_that_was_repaired_meanwhile_stays(routes: Path) -> None:
+    routes.write_text(TEXT + "# repaired\n")
+    assert replace_refused(routes, b"version: 1", {"catalog": Decimal(0)}, at=AT) is None
+    assert load_routes(routes).groups["catalog"].percent == 0
+    assert routes.read_text().endswith("# repaired\n")
+
+
+def test_a_file_that_is_gone_is_written_again(routes: Path) -> None:
+    routes.unlink()
+    assert replace_refused(routes, TEXT.encode(), {"catalog": Decimal(0)}, at=AT) is None
+    assert load_routes(routes).groups["catalog"].percent == 0
+
+
+def test_what_runs_must_be_legal_itself_or_nothing_is_touched(routes: Path) -> None:
+    routes.write_text("broken")
+    with pytest.raises(InvalidFileError):
+        replace_refused(routes, b"broken too", {"catalog": Decimal(0)}, at=AT)
+    with pytest.raises(InvalidFileError, match="no group"):
+        replace_refused(routes, TEXT.encode(), {"cart": Decimal(0)}, at=AT)
+    assert routes.read_text() == "broken"
+    assert [path.name for path in routes.parent.iterdir()] == ["routes.yaml"]
