@@ -9,7 +9,10 @@ from migration_plans.drivers.change_stream import ChangeStream
 from migration_plans.drivers.probe import Prober
 from migration_plans.drivers.routes import RoutesFact
 from migration_plans.proxy_admin import ProxyStatus, ProxyUnreachableError, Worker
-from migration_plans.reconcile import Action, Observed, Prepare, Reload, SetPercent
+from migration_plans.reconcile import Action, Observed, Prepare, Reload, ReplaceRefused, SetPercent
+
+PUT_ASIDE = "routes_put_aside"
+"""The ledger's event for a refused routes file that stood in the way of a rollback."""
 
 
 class Routes(Protocol):
@@ -23,6 +26,14 @@ class Routes(Protocol):
         """Change the percentage; returns the new version."""
         ...
 
+    def replace_refused(self, running: bytes) -> str:
+        """Put the refused file aside, write `running` with percentage 0. The name it was put aside as, or ""."""
+        ...
+
+    def by_hand(self) -> str:
+        """How a person sets 0 % when nothing else can."""
+        ...
+
 
 class Proxy(Protocol):
     """The proxy's admin port, or a stand-in."""
@@ -33,6 +44,10 @@ class Proxy(Protocol):
 
     def reload(self) -> tuple[str, tuple[Worker, ...]]:
         """Have every worker run the routes file as it is now."""
+        ...
+
+    def running_routes(self) -> bytes:
+        """The text of the routes in use."""
         ...
 
 
@@ -87,16 +102,25 @@ def look(world: World, group: str) -> Sight:
     )
 
 
-def perform(world: World, action: Action) -> None:
+def perform(world: World, action: Action) -> str:
     """Do one action; doing it twice is the same as doing it once.
 
-    Raises InvalidFileError, ReloadRefusedError, ProxyUnreachableError, PreflightRefusedError or
-    ChangeStreamError.
+    Returns the name that a refused routes file was put aside as, "" for none. Raises InvalidFileError,
+    ReloadRefusedError, ProxyUnreachableError, PreflightRefusedError or ChangeStreamError.
     """
     match action:
         case SetPercent(percent=percent):
             world.routes.set_percent(percent)
+        case ReplaceRefused():
+            try:
+                running = world.proxy.running_routes()
+            except ProxyUnreachableError as error:
+                raise ProxyUnreachableError(
+                    f"{world.routes.by_hand()} (asking the proxy: {error})"
+                ) from error
+            return world.routes.replace_refused(running)
         case Reload():
             world.proxy.reload()
         case Prepare():
             world.stream.prepare()
+    return ""

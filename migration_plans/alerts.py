@@ -15,24 +15,23 @@ from typing import Any
 import httpx
 import structlog
 
+from migration_plans.actions import PUT_ASIDE
 from migration_plans.ledger import Entry, Ledger
 from migration_plans.plan import AlertTarget, Plan
 from migration_plans.stages import Event
 
 ATTEMPTS = 3
-ALERTED = tuple(
-    event.value
-    for event in (
-        Event.TRIPPED,
-        Event.ROLLBACK,
-        Event.AT_ZERO,
-        Event.BOTH_ARMS_FAIL,
-        Event.GATE_FAILED,
-        Event.ACTION_FAILED,
-        Event.EDITED,
-        Event.RETRY,
-        Event.FINISHED,
-    )
+ALERTED: tuple[str, ...] = (
+    Event.TRIPPED,
+    Event.ROLLBACK,
+    Event.AT_ZERO,
+    Event.BOTH_ARMS_FAIL,
+    Event.GATE_FAILED,
+    Event.ACTION_FAILED,
+    Event.EDITED,
+    Event.RETRY,
+    Event.FINISHED,
+    PUT_ASIDE,
 )
 _OLDEST = timedelta(hours=1)
 _TIMEOUT = 5.0

@@ -26,7 +26,7 @@ from typing import Any
 import structlog
 
 from chassis.problems import InvalidFileError
-from migration_plans.actions import Sight, World, look, perform
+from migration_plans.actions import PUT_ASIDE, Sight, World, look, perform
 from migration_plans.alerts import deliver_due
 from migration_plans.drivers.change_stream import ChangeStreamError, PreflightRefusedError
 from migration_plans.gates import GateResult, ProxySignal, Signals, StreamSignal, VerifySignal, evaluate
@@ -35,7 +35,7 @@ from migration_plans.monitor import Monitor
 from migration_plans.next_event import Evidence, Move, Probe, next_move, retry_is_due
 from migration_plans.plan import Plan
 from migration_plans.proxy_admin import Batch, Hello, ProxyAdmin, ProxyUnreachableError, ReloadRefusedError
-from migration_plans.reconcile import Prepare, Reload, SetPercent, reconcile
+from migration_plans.reconcile import Action, Prepare, SetPercent, reconcile, to_zero
 from migration_plans.record import Record, after
 from migration_plans.rollback import Ruling, Verdict
 from migration_plans.stages import GUARDED, Event, GateName, Stage, State
@@ -81,6 +81,7 @@ class Controller:
     _good_probes: int = field(default=0, init=False)
     _probe: Probe | None = field(default=None, init=False)
     _unwritten: Move | None = field(default=None, init=False)
+    _put_aside: str = field(default="", init=False)
     _said: dict[str, str] = field(default_factory=dict, init=False)
     _log: Any = field(init=False)
 
@@ -156,6 +157,7 @@ class Controller:
             return False
         if self._unwritten is not None:
             record = self._write_late(record)
+        record = self._write_put_aside(record)
         check_stages(self.plan, record)
         sight = self._sight = look(self.world, self.plan.group)
         self._say("routes", sight.file_problem)
@@ -180,7 +182,7 @@ class Controller:
                 )
                 # nobody shall raise traffic on the strength of a record that a person has just overruled
                 with self.ledger.guard(record) if raises else contextlib.nullcontext():
-                    perform(self.world, action)
+                    self._perform(action)
             except (InvalidFileError, ReloadRefusedError, ProxyUnreachableError, ChangeStreamError) as error:
                 self._say(f"action {type(action).__name__}", str(error))
                 return done
@@ -189,6 +191,7 @@ class Controller:
                 return True
             self._say(f"action {type(action).__name__}", "")
             done = True
+            record = self._write_put_aside(record)
             if isinstance(action, Prepare):
                 evidence = Evidence(prepared=True)
                 move = next_move(
@@ -331,11 +334,37 @@ class Controller:
         await self.turn()
 
     def _to_zero(self) -> None:
-        for action in (SetPercent(Decimal(0)), Reload()):
+        try:
+            percent = self.world.routes.read().percent
+        except InvalidFileError:
+            percent = None
+        for action in to_zero(percent):
             try:
-                perform(self.world, action)
+                self._perform(action)
             except (InvalidFileError, ReloadRefusedError, ProxyUnreachableError) as error:
                 self._say(f"action {type(action).__name__}", str(error))  # the next turn tries again
+
+    def _perform(self, action: Action) -> None:
+        aside = perform(self.world, action)
+        if aside:
+            self._log.warning("refused routes file put aside", put_aside=aside, now="what ran, with 0 %")
+            self._put_aside = aside
+
+    def _write_put_aside(self, record: Record) -> Record:
+        """Have the ledger name the file that a person's refused edit was put aside as. Raises ConflictError."""
+        if not self._put_aside:
+            return record
+        told = f"the refused routes file was put aside as {self._put_aside}"
+        reason = f"{record.reason}; {told}" if record.reason else told
+        written = self.ledger.append(
+            replace(record, reason=reason),
+            event=PUT_ASIDE,
+            actor=self.actor,
+            detail={"put_aside": self._put_aside, "reason": told},
+        )
+        self._put_aside = ""
+        self._record = written
+        return written
 
     def _write_late(self, record: Record) -> Record:
         """The ledger is back: write down the rollback that could not wait for it."""

@@ -89,7 +89,8 @@ def _back(record: Record, observed: Observed, verdict: Verdict | None) -> Move |
         if record.tripped_at_ns is not None and observed.live_since_ns is not None:
             detail["actuation_ms"] = round((observed.live_since_ns - record.tripped_at_ns) / 1e6, 3)
         return Move(Event.AT_ZERO, record.reason, detail)
-    if verdict is None or record.state not in GUARDED or not observed.file_percent:
+    # a refused file (None) says nothing of the traffic, which goes on as it was
+    if verdict is None or record.state not in GUARDED or observed.file_percent == 0:
         return None
     if verdict.ruling is Ruling.ROLLBACK:
         at_ns = verdict.deciding.at_ns if verdict.deciding else None

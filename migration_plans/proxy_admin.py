@@ -123,6 +123,10 @@ class ProxyAdmin:
         except (KeyError, TypeError, ValueError) as error:
             raise self._broken("/admin/reload", error) from error
 
+    def running_routes(self) -> bytes:
+        """`GET /admin/routes`: the text of the routes in use, also while the file on disk is refused."""
+        return self._answer("GET", "/admin/routes").content
+
     async def stream(self) -> AsyncIterator[Line]:
         """`GET /admin/outcomes/stream`, line by line, until it breaks (ProxyUnreachableError)."""
         timeout = httpx.Timeout(self._timeout)
@@ -143,18 +147,24 @@ class ProxyAdmin:
             raise self._broken("/admin/outcomes/stream", error) from error
         raise ProxyUnreachableError(f"the outcome stream of {self.url} has ended")
 
-    def _json(self, method: str, path: str) -> Mapping[str, Any]:
+    def _answer(self, method: str, path: str) -> httpx.Response:
         try:
             response = self._client.request(method, path)
-            if response.status_code == 409:
-                raise ReloadRefusedError(response.json()["problems"])
-            response.raise_for_status()
-            data = response.json()
+            if response.status_code != 409:
+                response.raise_for_status()
         except (httpx.HTTPError, OSError) as error:
             raise ProxyUnreachableError(
                 f"the proxy's admin port {self.url} does not answer {path} ({_why(error)}); "
                 f"is `strangler proxy` running, and STRANGLER_PROXY_ADMIN right?"
             ) from error
+        return response
+
+    def _json(self, method: str, path: str) -> Mapping[str, Any]:
+        response = self._answer(method, path)
+        try:
+            data = response.json()
+            if response.status_code == 409:
+                raise ReloadRefusedError(data["problems"])
         except (ValueError, KeyError) as error:
             raise self._broken(path, error) from error
         if not isinstance(data, dict):

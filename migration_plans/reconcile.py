@@ -7,7 +7,8 @@ intent.
 Invariants, asserted where actions are made:
 * a percentage above what the world has now is only ever set up to the record's ceiling, which a passed gate
   or a person has raised; nothing raises it in a state that goes back, pauses or has failed;
-* what takes traffic away from the service comes before anything else.
+* what takes traffic away from the service comes before anything else, and no broken edit of the routes file
+  stops it; in every other state such a file is left to its author.
 """
 
 from collections.abc import Sequence
@@ -31,11 +32,16 @@ class SetPercent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceRefused:
+    """Put the refused routes file aside and write what the proxy runs, with percentage 0. Loses nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reload:
     """Have every worker of the proxy run the routes file as it is now."""
 
 
-Action = Prepare | SetPercent | Reload
+Action = Prepare | SetPercent | ReplaceRefused | Reload
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Observed:
 
 def reconcile(record: Record, stages: Sequence[Stage], observed: Observed) -> tuple[Action, ...]:
     """The actions, in order, from `observed` to what `record` says. Empty when the world agrees."""
+    if record.state is State.ROLLING_BACK and observed.file_percent is None:
+        return to_zero(None)
     actions: list[Action] = []
     stage = stages[record.stage]
     wanted = _wanted(record, observed)
@@ -74,12 +82,20 @@ def reconcile(record: Record, stages: Sequence[Stage], observed: Observed) -> tu
     return tuple(actions)
 
 
+def to_zero(file_percent: Decimal | None) -> tuple[Action, ...]:
+    """The actions that take all traffic from the service; `file_percent` is None for a file that is refused.
+
+    A broken edit may hold up everything but this.
+    """
+    return (ReplaceRefused() if file_percent is None else SetPercent(Decimal(0)), Reload())
+
+
 def _wanted(record: Record, observed: Observed) -> Decimal | None:
     """The percentage the routes file shall say; None where it stays whatever it is."""
     if record.state is State.ROLLING_BACK:
         return Decimal(0)
     if observed.file_percent is None:
-        return None  # the file is refused or gone: its author has to repair it, nothing is written over it
+        return None  # the file is refused or gone: its author has to repair it
     match record.state:
         case State.ENTERING | State.SOAKING | State.DONE:
             return record.percent

@@ -38,7 +38,8 @@ class FakeProxyAdmin:
         self.url = ""
         self.reloads: list[tuple[int, Decimal]] = []
         self._port = port
-        self._routes = parse_routes(routes.read_bytes(), str(routes))
+        self._content = routes.read_bytes()
+        self._routes = parse_routes(self._content, str(routes))
         self._applied_ns = time.time_ns()
         self._refused: list[dict[str, Any]] = []
         self._sequence = 0
@@ -136,10 +137,13 @@ class FakeProxyAdmin:
                 if (method, path) == ("GET", "/admin/outcomes/stream"):
                     await self._stream(writer)
                     break
-                status, body = self._answer(method, path)
-                data = json.dumps(body).encode()
+                if (method, path) == ("GET", "/admin/routes"):
+                    status, kind, data = HTTPStatus.OK, "text/yaml", self._content
+                else:
+                    status, body = self._answer(method, path)
+                    kind, data = "application/json", json.dumps(body).encode()
                 writer.write(
-                    f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
+                    f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\n"
                     f"Content-Length: {len(data)}\r\n\r\n".encode()
                     + data
                 )
@@ -189,13 +193,14 @@ class FakeProxyAdmin:
 
     def _reload(self) -> tuple[HTTPStatus, dict[str, Any]]:
         try:
-            fresh: Routes = parse_routes(self.routes_path.read_bytes(), str(self.routes_path))
+            content = self.routes_path.read_bytes()
+            fresh: Routes = parse_routes(content, str(self.routes_path))
         except InvalidFileError as error:
             self._refused = [problem.as_dict() for problem in error.problems]
             return HTTPStatus.CONFLICT, {"problems": self._refused}
         self._refused = []
         if fresh.version != self._routes.version:
-            self._routes, self._applied_ns = fresh, time.time_ns()
+            self._content, self._routes, self._applied_ns = content, fresh, time.time_ns()
             self.reloads.append((self._applied_ns, self.percent()))
             for number in range(self.workers):
                 self._send(
@@ -322,6 +327,18 @@ class FakeTraffic:
         self.percent = percent
         self.written.append(percent)
         return f"v{percent}"
+
+    def replace_refused(self, running: bytes) -> str:
+        """Never refused."""
+        raise NotImplementedError
+
+    def by_hand(self) -> str:
+        """Never needed."""
+        raise NotImplementedError
+
+    def running_routes(self) -> bytes:
+        """Never asked for."""
+        raise NotImplementedError
 
     def status(self) -> ProxyStatus:
         """The proxy."""

@@ -24,7 +24,8 @@ def rollback(*, session: Session, reason: str, as_json: bool) -> None:
     """Send every request of PLAN's group to the monolith and wait until every worker does so.
 
     Nothing is lost by it: the monolith owns every row. The change stream keeps running; `strangler retry`
-    goes on.
+    goes on. A routes file that is refused does not stop it: it is put aside as FILE.refused-TIME, and what the
+    proxy runs is written in its place with 0 %.
 
     \b
     Example:
@@ -34,7 +35,7 @@ def rollback(*, session: Session, reason: str, as_json: bool) -> None:
     record = asyncio.run(_carry_out(session, record))
     entry = next(e for e in reversed(session.ledger.history(record.name)) if e.event == Event.AT_ZERO.value)
     workers = entry.detail.get("workers")
-    text = f"{record.name}: rolled back from {record.stage_name}; every worker ({workers}) runs 0 %"
+    text = f"{record.name}: rolled back from {record.stage_name}; every worker ({workers}) runs 0 % ({record.reason})"
     told(session, record, as_json=as_json, text=text)
 
 

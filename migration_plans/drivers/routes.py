@@ -2,12 +2,15 @@
 strangler_proxy.routes' business.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 from chassis.problems import InvalidFileError, Problem
-from strangler_proxy.edit import set_percent
+from strangler_proxy.edit import replace_refused, set_percent
 from strangler_proxy.routes import parse_routes, version_of
 
 
@@ -70,8 +73,34 @@ class RoutesFile:
 
     def set_percent(self, percent: Decimal) -> str:
         """Write `percent`, keep everything else. Returns the new version. Raises InvalidFileError."""
-        try:
+        with self._writable():
             return set_percent(self.path, {self.group: percent})
+
+    def replace_refused(self, running: bytes) -> str:
+        """Put the refused file aside and write `running`, the proxy's own copy, with percentage 0.
+
+        Returns the name it was put aside as, "" when there was nothing to put aside. Raises InvalidFileError.
+        """
+        with self._writable():
+            aside = replace_refused(self.path, running, {self.group: Decimal(0)}, at=datetime.now(UTC))
+        return "" if aside is None else str(aside)
+
+    def by_hand(self) -> str:
+        """What a person has to do when the file is refused and the proxy cannot be asked what it runs."""
+        try:
+            self.read()
+            faults = "it is legal again"
+        except InvalidFileError as error:
+            faults = f"it is refused: {error}"
+        return (
+            f"set `percent: 0` of group {self.group} in {self.path} by hand and repair it, every worker takes that "
+            f"over by itself; {faults}"
+        )
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             reason = f"cannot be written: {error.strerror or error}"
             problem = Problem(

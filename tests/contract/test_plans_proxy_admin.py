@@ -78,6 +78,7 @@ def test_reload_answers_when_every_worker_runs_the_edit(admin: ProxyAdmin, route
 
 def test_refused_edit_is_named_and_changes_nothing(admin: ProxyAdmin, routes: RoutesFile) -> None:
     before = admin.status().version
+    assert admin.running_routes() == examples.ROUTES.encode()
     routes.path.write_text(examples.ROUTES.replace("percent: 0", "percent: 101"), encoding="utf-8")
     with pytest.raises(ReloadRefusedError) as refused:
         admin.reload()
@@ -87,6 +88,7 @@ def test_refused_edit_is_named_and_changes_nothing(admin: ProxyAdmin, routes: Ro
     status = admin.status()
     assert {worker.version for worker in status.workers} == {before}
     assert status.problems[0]["line"] == 10
+    assert admin.running_routes() == examples.ROUTES.encode(), "what runs, not what is refused"
 
 
 def test_stream_says_hello_then_never_falls_silent(admin: ProxyAdmin) -> None:

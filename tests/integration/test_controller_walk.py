@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,21 @@ from typing import Any
 import pytest
 
 from migration_plans import examples
-from migration_plans.actions import World
+from migration_plans.actions import PUT_ASIDE, World
 from migration_plans.controller import Controller, Pace
 from migration_plans.drivers.routes import RoutesFile
 from migration_plans.ledger import Ledger, LedgerUnreachableError, LockedError
+from migration_plans.next_event import Evidence, next_move
+from migration_plans.outcomes import Arm, Bad, Good
 from migration_plans.plan import Plan, load_plan
 from migration_plans.proxy_admin import ProxyAdmin
+from migration_plans.reconcile import Observed
 from migration_plans.record import Record, after, begin
+from migration_plans.rollback import Watch, fold, judge
 from migration_plans.stages import Event, State
 from migration_plans.testing import FakeChangeStream, FakeProber, FakeProxyAdmin
 from strangler_proxy.edit import set_percent
+from workshop.postgres import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -289,3 +295,97 @@ async def test_cut_stream_holds(setting: Setting) -> None:
         assert setting.record().stage_name == "ramp 10"
         setting.proxy.good("canary", 1)
         await setting.until(lambda r: r.stage_name == "ramp 25")
+
+
+BROKEN = examples.ROUTES.replace("percent: 0", "percent: lots")
+
+
+def break_routes(setting: Setting) -> None:
+    """A person's broken edit: the proxy refuses it and keeps what it runs."""
+    setting.plan.routes.write_text(BROKEN, encoding="utf-8")
+
+
+def put_aside(setting: Setting) -> list[Path]:
+    return sorted(setting.plan.routes.parent.glob("routes.yaml.refused-*"))
+
+
+async def test_automatic_rollback_goes_ahead_with_a_broken_routes_file(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    controller = setting.controller(plan)
+    async with running(controller):
+        await setting.soaking("ramp 10")
+        break_routes(setting)
+        await setting.until(lambda _: "routes" in controller.observation()["problems"])
+        for number in range(3):
+            setting.proxy.good("control", 3)
+            setting.proxy.bad("canary", client=f"shopper {number}")
+        await setting.until(lambda r: r.state is State.ROLLED_BACK)
+    assert setting.proxy.percent() == 0
+    (aside,) = put_aside(setting)
+    assert aside.read_text(encoding="utf-8") == BROKEN, "nothing of the person's edit is lost"
+    assert setting.plan.routes.read_text(encoding="utf-8") == examples.ROUTES, "what ran, with 0 %"
+    told = [entry for entry in setting.ledger.history("catalog") if entry.event == PUT_ASIDE]
+    assert [entry.detail["put_aside"] for entry in told] == [str(aside)]
+    assert str(aside) in setting.record().reason
+    assert setting.ledger.check_chain("catalog").broken_at is None
+
+
+async def test_rollback_by_hand_goes_ahead_with_a_broken_routes_file(setting: Setting) -> None:
+    """The same code as `strangler rollback`: turns of a controller that does not run."""
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10")
+    break_routes(setting)
+    setting.by_hand(Event.ROLLBACK)
+    alone = setting.controller(plan)
+    for _ in range(4):
+        await alone.turn()
+    assert setting.record().state is State.ROLLED_BACK
+    assert setting.proxy.percent() == 0
+    assert len(put_aside(setting)) == 1
+
+
+async def test_broken_routes_file_and_no_proxy_to_ask_says_what_to_do_by_hand(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10")
+    break_routes(setting)
+    setting.by_hand(Event.ROLLBACK)
+    alone = setting.controller(plan)
+    with ProxyAdmin(f"http://127.0.0.1:{free_port()}") as nobody:
+        alone.world = replace(alone.world, proxy=nobody)
+        await alone.turn()
+    said = "; ".join(alone.observation()["problems"].values())
+    assert f"set `percent: 0` of group catalog in {setting.plan.routes} by hand" in said
+    assert "routes.yaml:10" in said, "the fault is named too"
+    assert setting.record().state is State.ROLLING_BACK
+    assert setting.plan.routes.read_text(encoding="utf-8") == BROKEN
+    assert put_aside(setting) == []
+
+
+async def test_verdict_in_a_turn_does_not_need_a_legal_routes_file(setting: Setting) -> None:
+    """What the stream's reader could not write down, the next turn decides, also while the file is refused."""
+    record = replace(setting_record(setting), state=State.SOAKING, percent=Decimal(10), ceiling=Decimal(10))
+    watch = Watch.begin(setting.plan.limits, percent=Decimal(10))
+    for number in range(4):
+        watch = fold(watch, Good(Arm.CONTROL, 3, Decimal(10)))
+        watch = fold(watch, Bad(Arm.CANARY, "status", f"shopper {number}", number, Decimal(10)))
+        watch = fold(watch, Good(Arm.CONTROL, 3, Decimal(10)))
+    move = next_move(
+        record,
+        setting.plan.stages[3].stage,
+        Observed(file_percent=None, workers=2),
+        Evidence(verdict=judge(watch)),
+        retry=setting.plan.retry,
+        now=0.0,
+    )
+    assert move is not None
+    assert move.event is Event.TRIPPED
+
+
+def setting_record(setting: Setting) -> Record:
+    setting.start()
+    return setting.record()

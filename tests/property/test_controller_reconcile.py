@@ -23,7 +23,7 @@ from migration_plans.ledger import ConflictError, Ledger
 from migration_plans.outcomes import Arm, Bad, Good
 from migration_plans.plan import Plan, load_plan
 from migration_plans.proxy_admin import ProxyAdmin
-from migration_plans.reconcile import Observed, Reload, SetPercent, reconcile
+from migration_plans.reconcile import Observed, Reload, ReplaceRefused, SetPercent, reconcile
 from migration_plans.record import Record, after, begin
 from migration_plans.stages import TABLE, Event, RefusedError, Stage, State
 from migration_plans.testing import FakeChangeStream, FakeProber, FakeTraffic, KillAfter, KilledError
@@ -227,6 +227,10 @@ def test_doing_what_reconcile_asks_leaves_nothing_to_do(
         match action:
             case SetPercent(percent=wanted):
                 observed = replace(observed, file_percent=wanted, workers_live=0)
+            case ReplaceRefused():
+                assert observed.file_percent is None
+                assert state is State.ROLLING_BACK, "only going back touches a person's broken edit"
+                observed = replace(observed, file_percent=Decimal(0), workers_live=0)
             case Reload():
                 observed = replace(observed, workers_live=observed.workers)
     left = [action for action in reconcile(record, stages, observed) if isinstance(action, SetPercent)]
