@@ -8,16 +8,13 @@ looks at what comes of it. Everything else is done by the processes it started: 
 """
 
 import asyncio
-import math
 import os
 import signal
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 
@@ -34,18 +31,15 @@ from workshop import databases
 from workshop.checks import Check, run_checks
 from workshop.children import group_is_empty
 from workshop.facts import (
-    CdcFacts,
     Facts,
     Mark,
-    RollbackFacts,
-    ShareFacts,
-    StageRun,
     TableFacts,
     VerifyFacts,
 )
 from workshop.faults import RevokedRead
-from workshop.observe import Observations, Observer, requests_to_detect
+from workshop.observe import Observations, Observer
 from workshop.probe import http_ready
+from workshop.reckoning import cdc_facts, rollback_facts, shares, stage_runs
 from workshop.stack import Stack, StackConfig, bring_up, strangler_command
 from workshop.supervisor import StackError, Supervisor
 from workshop.traffic.driver import Driver, TrafficConfig
@@ -65,7 +59,6 @@ _LOAD, _LEAST_RATE, _GREATEST_RATE = 0.6, 15.0, 40.0
 _SLICE_SECONDS = 0.5
 _RECENT_SECONDS = 3.0
 _CLOCK_SLACK = 0.02
-_FAULT_SLACK_NS = 1_000_000_000  # the first query may fail before the command that broke it has returned
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +372,7 @@ class _Performance:
             stages=tuple(stage_runs(seen.history, ended=ended)),
             fault_at=story.fault_at,
             healed_at=story.healed_at,
-            rollback=_rollback(seen, fault_at=story.fault_at),
+            rollback=rollback_facts(seen, fault_at=story.fault_at),
             total=record.total,
             rate=self._driver.config.rate,
             by_arm={arm: record.by_arm[arm] for arm in ARMS},
@@ -391,79 +384,13 @@ class _Performance:
             stickiness=stickiness(sightings, timeline),
             shares=tuple(shares(sightings, timeline)),
             verify=story.verify,
-            cdc=_cdc(seen),
+            cdc=cdc_facts(seen),
             lag=tuple(seen.lag),
             splits=tuple((change.first, float(change.percent)) for change in seen.changes),
             marks=tuple(story.marks),
             stream_breaks=seen.stream_breaks,
             left_running=tuple(left),
         )
-
-
-def stage_runs(history: Sequence[Entry], *, ended: float) -> Iterator[StageRun]:
-    """The stays in stages that the ledger tells of: from each entry into one to the next change of stage."""
-    current: tuple[str, float, float] | None = None
-    for entry in history:
-        at = datetime.fromisoformat(entry.at).timestamp()
-        leaves = entry.event in (Event.PASSED, Event.TRIPPED, Event.ROLLBACK, Event.FINISHED, Event.ADVANCE)
-        if entry.event == Event.ENTERED or leaves:
-            if current is not None:
-                name, started, percent = current
-                yield StageRun(name=name, started=started, seconds=at - started, percent=percent)
-            current = None
-        if entry.event == Event.ENTERED:
-            current = (entry.stage, at, float(entry.percent))
-    if current is not None:
-        name, started, percent = current
-        yield StageRun(name=name, started=started, seconds=ended - started, percent=percent)
-
-
-def shares(sightings: Sequence[Sighting], timeline: Timeline) -> Iterator[ShareFacts]:
-    """For each percentage between 0 and 100: users seen while it certainly held, and those on the canary."""
-    users: defaultdict[Decimal, dict[str, bool]] = defaultdict(dict)
-    for seen in sightings:
-        span = timeline.between(seen.sent, seen.answered)
-        if span is not None and span[0] == span[1]:
-            users[span[0]][seen.identity] = seen.side == "canary"
-    for percent in sorted(users):
-        if 0 < percent < 100:
-            on_canary = sum(users[percent].values())
-            yield ShareFacts(percent=float(percent), users=len(users[percent]), canary=on_canary)
-
-
-def _rollback(seen: Observations, *, fault_at: float | None) -> RollbackFacts | None:
-    tripped = next((entry for entry in seen.history if entry.event == Event.TRIPPED), None)
-    at_zero = next((entry for entry in seen.history if entry.event == Event.AT_ZERO), None)
-    if tripped is None or at_zero is None or fault_at is None:
-        return None
-    verdict = tripped.detail["verdict"]
-    decided_ns = int(verdict["deciding"]["at_ns"])
-    decided = decided_ns / 1e9
-    # measured in the workers: the first change to 0 % after the decision, when its last worker had it
-    back = next(
-        (change.last for change in seen.changes if change.percent == 0 and change.last >= decided), None
-    )
-    return RollbackFacts(
-        stage=tripped.stage,
-        requests_to_detect=requests_to_detect(
-            seen.canary, since_ns=int(fault_at * 1e9) - _FAULT_SLACK_NS, tripped_at_ns=decided_ns
-        ),
-        actuation_ms=1000 * (back - decided) if back is not None else math.inf,
-        ledger_actuation_ms=at_zero.detail.get("actuation_ms"),
-        decided_ns=decided_ns,
-        verdict=verdict,
-    )
-
-
-def _cdc(seen: Observations) -> CdcFacts:
-    status = seen.cdc
-    lags = [sample.seconds for sample in seen.lag if sample.seconds is not None]
-    return CdcFacts(
-        lag_ms_p50=status.latency_ms_p50 if status is not None else None,
-        lag_ms_p99=status.latency_ms_p99 if status is not None else None,
-        changes_applied=status.changes if status is not None else 0,
-        greatest_lag_seconds=max(lags, default=None),
-    )
 
 
 def _seconds_a_request(shop: str) -> float:

@@ -12,7 +12,6 @@ import pytest
 from migration_plans.ledger import Entry
 from workshop import report
 from workshop.checks import Check, run_checks, share_bound
-from workshop.demo import shares, stage_runs
 from workshop.facts import (
     CdcFacts,
     Facts,
@@ -24,6 +23,7 @@ from workshop.facts import (
     VerifyFacts,
 )
 from workshop.observe import CanaryOutcome, LagSample, requests_to_detect
+from workshop.reckoning import shares, stage_runs
 from workshop.traffic.record import Latency, Seen, Slice
 from workshop.traffic.stickiness import Change, Sighting, Stickiness, Timeline
 from workshop.view import PlainView, Standing
