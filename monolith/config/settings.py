@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "monolith.payments",
     "monolith.notifications",
     "monolith.seeding",
+    "monolith.storefront",
 ]
 
 MIDDLEWARE = [
@@ -78,6 +79,7 @@ if environment.flag("STRANGLER_SEAM"):
     MIDDLEWARE.insert(0, "strangler_seam.middleware.SeamMiddleware")
 
 ROOT_URLCONF = "monolith.config.urls"
+CSRF_FAILURE_VIEW = "monolith.storefront.views.failures.stale_form"
 ASGI_APPLICATION = "monolith.config.asgi.application"
 
 TEMPLATES = [

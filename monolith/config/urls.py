@@ -1,4 +1,4 @@
-"""URLs of the shop: the API below `/api/`, the admin, pictures, and what operators ask."""
+"""URLs of the shop: the API below `/api/`, the admin, pictures, what operators ask, and the pages."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -25,4 +25,9 @@ urlpatterns = [
     path("api/", include(_api)),
     path("admin/", admin.site.urls),
     path("media/<path:path>", files.media, name="media"),
+    path("", include("monolith.storefront.urls")),
 ]
+
+handler403 = "monolith.storefront.views.failures.forbidden"
+handler404 = "monolith.storefront.views.failures.not_found"
+handler500 = "monolith.storefront.views.failures.broken"
