@@ -14,6 +14,7 @@ goes on by itself, and the verifier that comes back finds its request gone.
 import time
 import uuid
 from dataclasses import dataclass
+from threading import Event as StopEvent
 from typing import Any, Protocol
 
 import psycopg
@@ -98,11 +99,21 @@ class ControlGate:
 class Hold:
     """The verifier's side of one request. `connection` is autocommit, to the target."""
 
-    def __init__(self, connection: psycopg.Connection[Any], stream: str, *, lease: float) -> None:
-        """`lease`: seconds after which the stream goes on whatever happens to us."""
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        stream: str,
+        *,
+        lease: float,
+        stop: StopEvent | None = None,
+    ) -> None:
+        """`lease`: seconds after which the stream goes on whatever happens to us. `stop` ends every wait
+        (HoldLostError).
+        """
         self._connection = connection
         self._stream = stream
         self._lease = lease
+        self._stop = stop
         self._request = uuid.uuid4()
 
     def ask(self, *, timeout: float) -> bool:
@@ -155,6 +166,8 @@ class Hold:
         renewed = time.monotonic()
         deadline = renewed + timeout
         while True:
+            if self._stop is not None and self._stop.is_set():
+                raise HoldLostError("stopped")
             row = self._connection.execute(question.encode(), [self._stream, self._request]).fetchone()
             if row is None or not row[1]:
                 raise HoldLostError(

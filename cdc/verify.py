@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from threading import Event as StopEvent
+from threading import Thread
 
 import psycopg
 from psycopg import sql
@@ -40,6 +42,8 @@ _HOLD_AT_MOST = 2.0  # seconds the applier waits for the source's snapshot in on
 _LEASE = 10.0  # seconds after which the applier goes on whatever happens to us
 _BUCKETS_AT_ONCE = 64
 
+_STOP_LOOK = 0.2  # seconds between two looks at `stop` while queries run
+_STOPPED = "the comparison was stopped before its end"
 
 class VerifyError(Exception):
     """The two sides cannot be compared now; the message says why and what to do."""
@@ -121,10 +125,11 @@ def verify(
     max_differences: int = 100,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyReport:
+    stop: StopEvent | None = None,
     """Compare every mapped table. `timeout`: seconds to bring both sides to one position.
 
-    At most about `max_differences` differing rows a table are looked up by column. Raises VerifyError,
-    psycopg.Error.
+    At most about `max_differences` differing rows a table are looked up by column. When `stop` is set, it ends
+    within a second or two (VerifyError), whatever it waits for. Raises VerifyError, psycopg.Error.
     """
     began = time.monotonic()
     with ExitStack() as stack:
@@ -137,7 +142,9 @@ def verify(
         for connection in (source, target):
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-        position, held_ms = _align(config, source, target, timeout)
+        if stop is not None:
+            stack.enter_context(_cancelled_by(stop, source, target))
+        position, held_ms = _align(config, source, target, timeout, stop)
         threads = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="cdc-verify"))
         comparison = _Comparison(source, target, threads, max_differences)
         tables: dict[str, TableReport] = {}
@@ -150,7 +157,11 @@ def verify(
 
 
 def _align(
-    config: StreamConfig, source: psycopg.Connection[Any], target: psycopg.Connection[Any], timeout: float
+    config: StreamConfig,
+    source: psycopg.Connection[Any],
+    target: psycopg.Connection[Any],
+    timeout: float,
+    stop: StopEvent | None,
 ) -> tuple[Lsn, float]:
     """Open a snapshot on both sides at one position. Returns it and how long the applier was held (ms)."""
     deadline = time.monotonic() + timeout
@@ -162,10 +173,12 @@ def _align(
             try:
                 with _no_applier(control, config.slot) as alone:
                     if alone:
-                        return _align_alone(config, source, target, deadline)
-                return _align_running(config, control, source, target, deadline)
+                        return _align_alone(config, source, target, deadline=deadline, stop=stop)
+                return _align_running(config, control, source, target, deadline=deadline, stop=stop)
             except (HoldLostError, SlotTimeoutError) as error:
                 reason = str(error)  # let the stream breathe, then try again
+                if stop is not None and stop.is_set():
+                    raise VerifyError(_STOPPED) from error
                 source.rollback()
                 target.rollback()
                 time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
@@ -173,6 +186,31 @@ def _align(
 
 
 @contextmanager
+@contextmanager
+def _cancelled_by(stop: StopEvent, *connections: psycopg.Connection[Any]) -> Iterator[None]:
+    """Once `stop` is set, queries of `connections` are cancelled until the block ends, with VerifyError."""
+    ended = StopEvent()
+
+    def watch() -> None:
+        while not ended.wait(_STOP_LOOK):
+            if stop.is_set():  # again and again: a query may just be between two others
+                for connection in connections:
+                    with suppress(psycopg.Error):  # closed, or its server is away: it has nothing to cancel
+                        connection.cancel_safe(timeout=1.0)
+
+    watcher = Thread(target=watch, name="cdc-verify-stop")
+    watcher.start()
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        if stop.is_set():
+            raise VerifyError(_STOPPED) from error
+        raise
+    finally:
+        ended.set()
+        watcher.join()
+
+
 def _no_applier(control: psycopg.Connection[Any], stream: str) -> Iterator[bool]:
     """Whether no applier runs; none can start inside the `with` block then."""
     try:
@@ -192,8 +230,10 @@ def _align_running(
     source: psycopg.Connection[Any],
     target: psycopg.Connection[Any],
     deadline: float,
+    *,
 ) -> tuple[Lsn, float]:
-    hold = Hold(control, config.slot, lease=_LEASE)
+    stop: StopEvent | None,
+    hold = Hold(control, config.slot, lease=_LEASE, stop=stop)
     held_from: float | None = None
     try:
         if not hold.ask(timeout=max(0.1, deadline - time.monotonic())):
@@ -203,7 +243,7 @@ def _align_running(
                 "long transaction"
             )
         held_from = time.monotonic()
-        with _source_snapshot(config, source, _HOLD_AT_MOST) as position:
+        with _source_snapshot(config, source, _HOLD_AT_MOST, stop) as position:
             if not hold.go_to(position, timeout=max(0.1, deadline - time.monotonic())):
                 raise HoldLostError(f"the applier did not reach {position} in time")
             stored = _open_target(target, config.slot)
@@ -215,9 +255,14 @@ def _align_running(
 
 
 def _align_alone(
-    config: StreamConfig, source: psycopg.Connection[Any], target: psycopg.Connection[Any], deadline: float
+    config: StreamConfig,
+    source: psycopg.Connection[Any],
+    target: psycopg.Connection[Any],
+    *,
+    deadline: float,
+    stop: StopEvent | None,
 ) -> tuple[Lsn, float]:
-    with _source_snapshot(config, source, max(0.1, deadline - time.monotonic())) as position:
+    with _source_snapshot(config, source, max(0.1, deadline - time.monotonic()), stop) as position:
         stored = _open_target(target, config.slot)
         if stored is None:
             raise VerifyError(
@@ -259,9 +304,11 @@ def _waiting(connection: psycopg.Connection[Any], config: StreamConfig, stored: 
 
 
 @contextmanager
-def _source_snapshot(config: StreamConfig, source: psycopg.Connection[Any], timeout: float) -> Iterator[Lsn]:
+def _source_snapshot(
+    config: StreamConfig, source: psycopg.Connection[Any], timeout: float, stop: StopEvent | None
+) -> Iterator[Lsn]:
     name = f"{config.slot[:40]}_verify_{time.time_ns() % 10**9:09d}"
-    with created_slot(config.source_dsn, name, temporary=True, timeout=timeout) as created:
+    with created_slot(config.source_dsn, name, temporary=True, timeout=timeout, stop=stop) as created:
         source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
         source.execute("SELECT 1")  # the snapshot is ours now; the slot may go
         yield created.consistent_point

@@ -8,6 +8,7 @@ never waits for one. Each attempt is written down (`ledger.delivery`), a target 
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,8 +42,10 @@ class DeliveryError(Exception):
     """One attempt to deliver one alert failed."""
 
 
-def deliver_due(ledger: Ledger, plan: Plan, *, now: datetime | None = None) -> int:
-    """Try once to deliver every alert that is due. Returns how many were delivered.
+def deliver_due(
+    ledger: Ledger, plan: Plan, *, now: datetime | None = None, stop: threading.Event | None = None
+) -> int:
+    """Try once to deliver every alert that is due; none more once `stop` is set. Returns how many were delivered.
 
     Events older than an hour are history, not news. Raises LedgerUnreachableError.
     """
@@ -50,6 +53,8 @@ def deliver_due(ledger: Ledger, plan: Plan, *, now: datetime | None = None) -> i
     delivered = 0
     for target in plan.alerts:
         for entry in ledger.undelivered(plan.name, events=ALERTED, target=target.name, attempts=ATTEMPTS):
+            if stop is not None and stop.is_set():
+                return delivered  # what is due stays due in the ledger
             if entry.at < oldest:
                 continue
             try:

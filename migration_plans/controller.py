@@ -16,6 +16,7 @@ is not.
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -81,6 +82,7 @@ class Controller:
     _good_probes: int = field(default=0, init=False)
     _probe: Probe | None = field(default=None, init=False)
     _unwritten: Move | None = field(default=None, init=False)
+    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
     _put_aside: str = field(default="", init=False)
     _said: dict[str, str] = field(default_factory=dict, init=False)
     _log: Any = field(init=False)
@@ -108,10 +110,12 @@ class Controller:
                         self._follow_stream,
                         self._compare_when_wanted,
                         self._probe_when_wanted,
-                        self._alert_and_publish,
+                        self._publish,
+                        self._alert,
                     )
                 ]
                 await stop.wait()
+                self._stopping.set()
                 async with self._turning:  # what a turn has begun is finished
                     for task in tasks:
                         task.cancel()
@@ -408,7 +412,7 @@ class Controller:
         )
 
     async def _compare(self) -> None:
-        found = await asyncio.to_thread(self.world.stream.compare)
+        found = await asyncio.to_thread(self.world.stream.compare, stop=self._stopping)
         async with self._turning:
             record = await asyncio.to_thread(self.ledger.read, self.plan.name)
             if record is None:
@@ -440,11 +444,19 @@ class Controller:
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    async def _alert_and_publish(self) -> None:
+    async def _publish(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self.side_ledger.observe, self.plan.name, self.observation())
-                await asyncio.to_thread(deliver_due, self.side_ledger, self.plan)
+            except LedgerUnreachableError as error:
+                self._say("ledger", str(error))
+            await asyncio.sleep(self.pace.stream)
+
+    async def _alert(self) -> None:
+        """Apart from publishing: what a webhook takes to fail must not make the status look stale."""
+        while True:
+            try:
+                await asyncio.to_thread(deliver_due, self.side_ledger, self.plan, stop=self._stopping)
             except LedgerUnreachableError as error:
                 self._say("ledger", str(error))
             await asyncio.sleep(self.pace.stream)

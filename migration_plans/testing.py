@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from chassis.problems import InvalidFileError
-from migration_plans.drivers.change_stream import Comparison, Progress
+from migration_plans.drivers.change_stream import ChangeStreamError, Comparison, Progress
 from migration_plans.drivers.routes import RoutesFact
 from migration_plans.gates import StreamSignal
 from migration_plans.proxy_admin import ProxyStatus, Worker
@@ -261,6 +261,7 @@ class FakeChangeStream:
     rows: int = 10
     problem: str = ""
     prepared: bool = False
+    slow: bool = False
     calls: list[str] = field(default_factory=list)
 
     def check(self) -> list[dict[str, Any]]:
@@ -276,9 +277,12 @@ class FakeChangeStream:
         """What the fields say, fresh."""
         return StreamSignal(self.now(), self.phase, self.streaming, self.lag_seconds, 0, self.problem)
 
-    def compare(self, progress: Progress | None = None) -> Comparison:
-        """What the fields say."""
+    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+        """What the fields say. A `slow` one says nothing until it is stopped."""
         self.calls.append("compare")
+        if self.slow and stop is not None:
+            stop.wait(60)
+            raise ChangeStreamError("the comparison was stopped before its end")
         tables = {"product": {"rows": self.rows, "differing": self.differing}}
         return Comparison("0/1", self.rows, self.differing, {"position": "0/1", "tables": tables})
 

@@ -1,5 +1,6 @@
 """The real change stream: package `cdc`, given the names and connections of a plan."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,15 +108,15 @@ class CdcStream:
             snapshot_total=snapshot.total if snapshot else 0,
         )
 
-    def compare(self, progress: Progress | None = None) -> Comparison:
-        """Compare both sides at one position while writes go on. Raises ChangeStreamError."""
+    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+        """Compare both sides at one position while writes go on. Raises ChangeStreamError, also when `stop` is set."""
 
         def told(seen: VerifyProgress) -> None:
             if progress is not None:
                 progress(seen.table, seen.tables_done, seen.tables, seen.rows)
 
         with _reachable("the databases"):
-            report = verify(self.config(), on_progress=told)
+            report = verify(self.config(), on_progress=told, stop=stop)
         return _comparison(report)
 
     def teardown(self) -> None:

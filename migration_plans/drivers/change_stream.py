@@ -2,6 +2,7 @@
 down.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,8 +49,8 @@ class ChangeStream(Protocol):
         """How it is now; None when there is none."""
         ...
 
-    def compare(self, progress: Progress | None = None) -> Comparison:
-        """Compare both sides at one position while writes go on."""
+    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+        """Compare both sides at one position while writes go on; ends soon after `stop` is set."""
         ...
 
     def close(self) -> None:

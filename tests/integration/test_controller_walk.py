@@ -1,6 +1,7 @@
 """A real controller, a real ledger in PostgreSQL, a real routes file, a proxy that tells what the test says."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -389,3 +390,43 @@ async def test_verdict_in_a_turn_does_not_need_a_legal_routes_file(setting: Sett
 def setting_record(setting: Setting) -> Record:
     setting.start()
     return setting.record()
+
+
+async def test_a_comparison_does_not_hold_up_the_end(setting: Setting) -> None:
+    setting.stream.slow = True
+    setting.start()
+    async with running(setting.controller()) as stop:
+        await setting.until(lambda _: "compare" in setting.stream.calls)
+        began = time.monotonic()
+        stop.set()
+    await (
+        asyncio.get_running_loop().shutdown_default_executor()
+    )  # as asyncio.run does: threads are waited for
+    assert time.monotonic() - began < 2.0
+    assert "verified" not in setting.events()
+
+
+async def test_a_webhook_that_hangs_does_not_make_the_status_stale(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> str:
+        blocked.set()
+        go_on.wait(30)
+        return "at last"
+
+    monkeypatch.setattr("migration_plans.alerts.deliver", hang)
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["alerts=[{log: true}]"])
+    async with running(setting.controller(plan)):
+        await setting.soaking("ramp 10")
+        set_percent(setting.plan.routes, {"catalog": Decimal(5)})
+        await setting.until(lambda _: blocked.is_set())
+
+        def published() -> bool:
+            seen = setting.ledger.observation("catalog")
+            return seen is not None and seen[1]["live_percent"] == 5.0
+
+        await setting.until(lambda _: published())
+        go_on.set()
