@@ -21,6 +21,7 @@ class KeyUnknownError(Exception):
 
     def __init__(self, relation: Relation, reason: str) -> None:
         self.table = relation.table
+        self.reason = reason
         super().__init__(f"table {relation.table}: {reason}")
 
 

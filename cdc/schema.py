@@ -1,8 +1,7 @@
 """The schema `strangler_cdc` in the target database: what the stream remembers and how others talk to it.
 
 * `position`: how far a stream has been applied. Written in the transaction that writes the rows, so that it
-  is
-  never ahead of them nor behind.
+  is never ahead of them nor behind. `tables` are the source tables that the snapshot copied.
 * `status`: how the running process does; a heartbeat. Advice to readers, nothing is decided by it.
 * `control`: the verifier's request to hold the stream for a moment, with a lease.
 
@@ -25,7 +24,8 @@ CREATE TABLE IF NOT EXISTS strangler_cdc.position (
     commit_time timestamptz,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     transactions bigint NOT NULL DEFAULT 0,
-    changes bigint NOT NULL DEFAULT 0
+    changes bigint NOT NULL DEFAULT 0,
+    tables text[]
 ) WITH (fillfactor = 10);
 CREATE TABLE IF NOT EXISTS strangler_cdc.status (
     stream text PRIMARY KEY,

@@ -11,6 +11,10 @@ from typing import Protocol
 from cdc.changes import Event, Lsn, Transaction
 
 
+class StreamError(Exception):
+    """The stream cannot go on as things are, a person has to act; the message says what to do."""
+
+
 class Source(Protocol):
     """Yields committed transactions in commit order. Used by one thread, save `confirm`, which any may
     call.

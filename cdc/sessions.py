@@ -1,7 +1,9 @@
-"""Database sessions with the settings on which equal text depends.
+"""Database sessions with the settings on which equal text and a safe position depend.
 
 The text of a date, an interval or a float depends on session settings. Every session of the change stream,
-on both sides and in the log reader, uses the same ones, so that a value has one text.
+on both sides and in the log reader, uses the same ones, so that a value has one text. What a role or
+database prefers for short requests must not cut a long copy off, and a commit that we confirm to the source
+must be on the target's disk.
 """
 
 from typing import Any
@@ -16,10 +18,19 @@ SETTINGS = {
     "bytea_output": "hex",
     "search_path": "public",
     "client_encoding": "UTF8",
+    "lc_monetary": "C",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "synchronous_commit": "on",
+    # the server too lets go of a peer that vanished, and with it of locks, snapshots and temporary slots
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
 }
 
 # A peer that vanished without a word is noticed within half a minute.
-_KEEPALIVES: dict[str, Any] = {
+KEEPALIVES: dict[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -41,5 +52,5 @@ def connect(dsn: str, *, name: str, autocommit: bool = True, **more: str) -> psy
         application_name=name,
         options=options(**more),
         connect_timeout=10,
-        **_KEEPALIVES,
+        **KEEPALIVES,
     )

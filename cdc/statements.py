@@ -203,7 +203,10 @@ def patch(
         f"CROSS JOIN LATERAL (SELECT {keys} FROM (SELECT {old_key}) AS {row}) AS at"
     )
     if restored:
-        inverses = ", ".join(f"({part.sql}) AS {quote(name)}" for name, part in restored.items())
+        staged = dict(carrier.columns)
+        inverses = ", ".join(
+            f"({part.sql})::{staged[name]} AS {quote(name)}" for name, part in restored.items()
+        )
         present += [f"hole.{quote(name)} AS {quote(name)}" for name in restored]
         source += (
             f" CROSS JOIN LATERAL (SELECT {inverses} FROM {table.target.sql} AS held "

@@ -11,7 +11,7 @@ checked at once), the batch is applied again one change at a time in source orde
 does the stream stop, with the table, the key and the position of the change that cannot be written.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,6 +27,7 @@ from cdc.coalesce import KeyUnknownError, Step, TableWork, coalesce
 from cdc.copytext import encode_rows
 from cdc.mapping import Mapping, TableMapping
 from cdc.probe import probe
+from cdc.seams import StreamError
 from cdc.sessions import connect
 from cdc.statements import Carrier, MissingValueError
 from cdc.tableshape import read_shape
@@ -34,7 +35,7 @@ from cdc.tableshape import read_shape
 _FEW_ROWS = 32  # up to here prepared statements are faster than COPY with its temporary tables (measured)
 
 
-class ApplyError(Exception):
+class ApplyError(StreamError):
     """A change cannot be written. Nothing of its transaction was; the stream can be resumed at `position`."""
 
     def __init__(
@@ -66,7 +67,7 @@ class AlreadyRunningError(Exception):
     """Another process applies this stream."""
 
 
-class LostPositionError(Exception):
+class LostPositionError(StreamError):
     """The stored position is not the one this process wrote: somebody else wrote it."""
 
 
@@ -108,7 +109,7 @@ class PostgresSink:
         self._stream = stream
         self._mapping = mapping
         self._keys = {table.source: tuple(part.source for part in table.key) for table in mapping.tables}
-        self._plans: dict[TableName, _Plan] = {}
+        self._plans: dict[Relation, _Plan] = {}
         self._numbers = 0
         # The applier looks up keys; a hash or merge join would read the whole target for a few rows.
         self._connection = connect(
@@ -124,7 +125,9 @@ class PostgresSink:
         self._connection.prepared_max = 500
         try:
             lock_stream(self._connection, stream)
-            self.replica_role = _become_replica(self._connection)
+            self.replica_role = may_be_replica(self._connection)
+            if self.replica_role:
+                self._connection.execute("SET session_replication_role = replica")
         except BaseException:
             self._connection.close()
             raise
@@ -143,6 +146,13 @@ class PostgresSink:
         self._position = Lsn.parse(row[0]) if row else None
         return self._position
 
+    def copied(self) -> frozenset[TableName] | None:
+        """The source tables that the snapshot copied; None when that is not known."""
+        row = self._connection.execute(
+            "SELECT tables FROM strangler_cdc.position WHERE stream = $1", [self._stream]
+        ).fetchone()
+        return None if row is None or row[0] is None else frozenset(map(TableName.parse, row[0]))
+
     def apply(self, transactions: Sequence[Transaction]) -> None:
         """Write `transactions` and the position after the last one. Raises ApplyError,
         psycopg.OperationalError.
@@ -153,14 +163,17 @@ class PostgresSink:
             steps = coalesce(changes, self._keys)
         except KeyUnknownError as error:
             raise ApplyError(
-                str(error), table=error.table, position=last.position, remedy="see the mapping's key"
+                error.reason,
+                table=error.table,
+                position=self._first_without_key(transactions),
+                remedy="the columns under key must be the replica identity of the source table",
             ) from error
-        self._plan_all(steps, last.position)
+        self._plan_all(steps, transactions)
         try:
             self._write(steps, transactions)
-        except psycopg.OperationalError:
-            raise
-        except (psycopg.Error, MissingValueError, _RowMissingError):
+        except (psycopg.Error, MissingValueError, _RowMissingError) as error:
+            if _passes(error):
+                raise
             self._write_one_by_one(transactions)
         self._position = last.position
 
@@ -193,9 +206,9 @@ class PostgresSink:
                     try:
                         with self._connection.transaction():
                             self._write_step(step, few=True)
-                    except psycopg.OperationalError:
-                        raise
                     except (psycopg.Error, MissingValueError, _RowMissingError) as error:
+                        if _passes(error):
+                            raise
                         raise self._explain(error, step, transaction) from error
             self._count(transactions)
 
@@ -230,13 +243,13 @@ class PostgresSink:
         # parents are listed before children: delete upward, write downward
         works = sorted(step, key=lambda work: self._order(work.relation.table))
         for work in reversed(works):
-            plan = self._plans[work.relation.table]
+            plan = self._plans[work.relation]
             if work.wipe:
                 self._run(statements.wipe(plan.table))
             if work.gone:
                 self._rows(plan, few, "gone", work.gone)
         for work in works:
-            plan = self._plans[work.relation.table]
+            plan = self._plans[work.relation]
             fresh = [plan.pick(row) for row in work.fresh]
             for (missing, moves), rows in _by_missing(plan, work).items():
                 if missing or moves:
@@ -298,12 +311,22 @@ class PostgresSink:
     def _order(self, source: TableName) -> int:
         return self._mapping.sources().index(source)
 
-    def _plan_all(self, steps: Iterable[Step], position: Lsn) -> None:
-        for step in steps:
-            for work in step:
-                plan = self._plans.get(work.relation.table)
-                if plan is None or (plan.relation is not work.relation and plan.relation != work.relation):
-                    self._plans[work.relation.table] = self._make_plan(work.relation, position)
+    def _plan_all(self, steps: Iterable[Step], transactions: Sequence[Transaction]) -> None:
+        # one batch may hold rows from before and after a change of the table's definition
+        needed = {work.relation for step in steps for work in step}
+        for relation in needed - self._plans.keys():
+            position = next(_positions(transactions, relation))
+            for old in [each for each in self._plans if each.table == relation.table and each not in needed]:
+                self._run(statements.drop_staged(self._plans.pop(old).staged))
+            self._plans[relation] = self._make_plan(relation, position)
+
+    def _first_without_key(self, transactions: Sequence[Transaction]) -> Lsn:
+        for transaction in transactions:
+            try:
+                coalesce(transaction.changes, self._keys)
+            except KeyUnknownError:
+                return transaction.position
+        return transactions[-1].position
 
     def _make_plan(self, relation: Relation, position: Lsn) -> _Plan:
         table = self._mapping.table(relation.table)
@@ -351,7 +374,7 @@ class PostgresSink:
 
     def _explain(self, error: Exception, step: Step, transaction: Transaction) -> ApplyError:
         work = step[0]
-        plan = self._plans[work.relation.table]
+        plan = self._plans[work.relation]
         if work.gone:
             key = work.gone[0]
         elif work.holes:
@@ -380,7 +403,11 @@ class PostgresSink:
             column = error.diag.column_name or ""
         elif isinstance(error, MissingValueError):
             column = error.column
-            remedy = f"run ALTER TABLE {plan.table.source} REPLICA IDENTITY FULL on the source, and verify"
+            remedy = (
+                f"the log of this change cannot be completed any more: carry {error.source!r} into the target, or "
+                f"run ALTER TABLE {plan.table.source.sql} REPLICA IDENTITY FULL on the source; then tear the "
+                "stream down and prepare it again"
+            )
         return ApplyError(
             reason or str(error),
             table=work.relation.table,
@@ -400,6 +427,21 @@ class _RowMissingError(Exception):
         )
 
 
+def _passes(error: Exception) -> bool:
+    """Whether trying again later helps, without anybody's doing: connections, restarts, locks, full discs.
+
+    A row that the target cannot hold (class 54, such as one too large for an index) is none of these, though
+    the driver counts it among them.
+    """
+    return isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith("54")
+
+
+def _positions(transactions: Sequence[Transaction], relation: Relation) -> Iterator[Lsn]:
+    for transaction in transactions:
+        if any(change.relation is relation or change.relation == relation for change in transaction.changes):
+            yield transaction.position
+
+
 def lock_stream(connection: psycopg.Connection[Any], stream: str) -> None:
     """Take the lock of the stream's only applier, for the session. Raises AlreadyRunningError."""
     cursor = psycopg.Cursor(connection)
@@ -414,12 +456,12 @@ def lock_stream(connection: psycopg.Connection[Any], stream: str) -> None:
         )
 
 
-def _become_replica(connection: psycopg.Connection[Any]) -> bool:
-    """Switch off triggers and foreign keys for this session, as PostgreSQL's own replication does, if
-    allowed.
+def may_be_replica(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the role may switch off triggers and foreign keys for its session, as PostgreSQL's own
+    replication does. `connection` stays as it was.
     """
     try:
-        with connection.transaction():
+        with connection.transaction(force_rollback=True):
             connection.execute("SET session_replication_role = replica")
     except psycopg.errors.InsufficientPrivilege:
         return False

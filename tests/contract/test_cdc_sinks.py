@@ -10,12 +10,23 @@ from hypothesis import strategies as st
 
 import cdc.sinks.postgres
 from cdc import schema
-from cdc.changes import Key, Lsn, Row, TableName, Transaction
+from cdc.changes import (
+    UNCHANGED,
+    Change,
+    Key,
+    Lsn,
+    Operation,
+    Relation,
+    RelationColumn,
+    Row,
+    TableName,
+    Transaction,
+)
 from cdc.mapping import parse_mapping
 from cdc.sinks.memory import MemorySink
-from cdc.sinks.postgres import LostPositionError, PostgresSink
+from cdc.sinks.postgres import ApplyError, LostPositionError, PostgresSink
 from chassis.yamlfile import parse
-from tests.cdc_histories import KEYS, START, TABLES, histories, meaning
+from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, meaning
 from tests.cdc_shop import admin
 
 MAPPING = """
@@ -30,9 +41,9 @@ FIXTURE = [HealthCheck.function_scoped_fixture]
 
 
 @contextmanager
-def postgres_sink(database: str) -> Iterator[PostgresSink]:
+def postgres_sink(database: str, mapping: str = MAPPING) -> Iterator[PostgresSink]:
     """A sink on fresh tables."""
-    data, places = parse(MAPPING, "plan.yaml")
+    data, places = parse(mapping, "plan.yaml")
     stream = f"contract_{secrets.token_hex(4)}"
     with admin(database) as connection:
         connection.execute("DROP TABLE IF EXISTS copy_product, copy_stock")
@@ -105,3 +116,104 @@ def test_a_position_written_by_somebody_else_stops_the_sink(database: str) -> No
             connection.execute("UPDATE strangler_cdc.position SET lsn = '0/30'")
         with pytest.raises(LostPositionError, match="another process wrote it"):
             sink.advance(Lsn(50))
+
+
+def change(row: Row, relation: Relation = RELATIONS[0], before: Row | None = None) -> Change:
+    return Change(Operation.UPDATE if before else Operation.INSERT, relation, before, row)
+
+
+def transactions(*changes: Change) -> list[Transaction]:
+    """One transaction each, at positions 10, 20, …"""
+    return [Transaction(Lsn(10 * n), MOMENT, n, (each,)) for n, each in enumerate(changes, start=1)]
+
+
+@pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
+def test_a_table_may_change_its_columns_within_a_batch(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
+    identity, *others = RELATIONS[0].columns
+    wider = Relation(TABLES[0], (identity, RelationColumn("dropped", 25), *others))
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply(
+            transactions(
+                change((b"1", b"gone", b"before", b"x"), wider),
+                change((b"2", b"after", b"y")),
+                change((b"3", b"gone", b"again", b"z"), wider),
+            )
+        )
+    assert held(database)[TABLES[0]] == {
+        (b"1",): (b"1", b"before", b"x"),
+        (b"2",): (b"2", b"after", b"y"),
+        (b"3",): (b"3", b"again", b"z"),
+    }
+
+
+def test_an_error_names_the_transaction_that_has_it(database: str) -> None:
+    lacking = Relation(TABLES[1], (RelationColumn("id", 20, key=True), RelationColumn("body", 25)))
+    for wrong in (change((b"2", b"b"), lacking), change((UNCHANGED, b"b", None), RELATIONS[1])):
+        with postgres_sink(database) as sink:
+            sink.position()
+            with pytest.raises(ApplyError) as refused:
+                sink.apply(
+                    transactions(
+                        change((b"1", b"a", None), RELATIONS[1]),
+                        wrong,
+                        change((b"3", b"c", None), RELATIONS[1]),
+                    )
+                )
+        assert refused.value.position == Lsn(20)
+        assert refused.value.table == TABLES[1]
+
+
+def test_a_row_that_an_index_of_the_target_cannot_hold_is_named(database: str) -> None:
+    with postgres_sink(database) as sink:
+        sink.position()
+        with admin(database) as connection:
+            connection.execute("CREATE INDEX ON copy_stock (body)")
+        large = secrets.token_hex(5000).encode()
+        with pytest.raises(ApplyError, match="index row") as refused:
+            sink.apply(transactions(change((b"7", b"a", large), RELATIONS[1])))
+    assert refused.value.key == "id=7"
+
+
+def test_a_restored_value_has_its_source_type(database: str) -> None:
+    mapping = """
+tables:
+  product:
+    target: copy_product
+    key: {id: id}
+    columns: {id: id, name: name, body: body, both: {sql: "name || (body->>'a')", derived: true}}
+"""
+    json = Relation(TABLES[0], (*RELATIONS[0].columns[:2], RelationColumn("body", 3802)))
+    with postgres_sink(database, mapping) as sink:
+        sink.position()
+        sink.apply(
+            transactions(
+                change((b"1", b"x", b'{"a": "y"}'), json),
+                Change(Operation.DELETE, json, (b"2", None, None)),
+            )
+        )
+        sink.apply(
+            [
+                Transaction(
+                    Lsn(30), MOMENT, 3, (Change(Operation.UPDATE, json, None, (b"1", b"z", UNCHANGED)),)
+                )
+            ]
+        )
+    with admin(database) as connection:
+        assert connection.execute('SELECT "both" FROM copy_product').fetchall() == [("zy",)]
+
+
+def test_a_confirmed_commit_is_on_disk_whatever_the_database_prefers(database: str) -> None:
+    with admin(database) as connection:
+        name = connection.info.dbname
+        for setting in ("synchronous_commit = off", "statement_timeout = 5000", "lc_monetary = 'C.UTF-8'"):
+            connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+    with postgres_sink(database) as sink:
+        shown = [
+            sink.connection.execute(f"SHOW {setting}".encode()).fetchone()
+            for setting in ("synchronous_commit", "statement_timeout", "lc_monetary")
+        ]
+    assert shown == [("on",), ("0",), ("C",)]
