@@ -15,6 +15,17 @@ from cdc.changes import literal, quote
 from cdc.mapping import TableMapping
 from cdc.tableshape import FIRST_USER_TYPE, TableShape
 
+_UNCUT = {
+    1042: "bpchar", 1014: "bpchar[]", 1043: "varchar", 1015: "varchar[]",
+    1560: "varbit", 1561: "varbit[]", 1562: "varbit", 1563: "varbit[]",
+}  # fmt: skip
+"""Types of limited length, by OID: a cast to `varchar(5)` would cut the source's value to what the target
+holds.
+"""
+
+_INTERVALS = frozenset({1186, 1187})
+"""`1 mon` and `30 days` are equal to PostgreSQL and to its hash, but not the same: compared as text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -39,8 +50,8 @@ def sides(table: TableMapping, target: TableShape) -> tuple[Side, Side]:
         name = quote(column.name)
         source, held = f"({column.sql})", name
         if shape.type_oid < FIRST_USER_TYPE:
-            source = f"{source}::{shape.type}"
-        if shape.type_oid >= FIRST_USER_TYPE or not shape.hashable:
+            source = f"{source}::{_UNCUT.get(shape.type_oid, shape.type)}"
+        if shape.type_oid >= FIRST_USER_TYPE or not shape.hashable or shape.type_oid in _INTERVALS:
             source, held = f"({source})::text", f"{held}::text"
         source_items.append(f"{source} AS {name}")
         target_items.append(f"{held} AS {name}")
@@ -68,12 +79,13 @@ def hashes(side: Side, buckets: int, wanted: Sequence[int]) -> str:
     )
 
 
-def values(side: Side, buckets: int, wanted: Sequence[int], keys: Sequence[Sequence[str]]) -> str:
+def values(side: Side, buckets: int, wanted: Sequence[int], keys: Sequence[Sequence[str | None]]) -> str:
     """Rows (key as text array, all mapped columns as text array) of `keys`, which lie in the buckets
-    `wanted`.
+    `wanted`. A key with a NULL finds nothing.
     """
     chosen = ", ".join(str(int(bucket)) for bucket in wanted)
-    listed = ", ".join(f"({', '.join(literal(part) for part in key)})" for key in keys)
+    parts = [["NULL" if part is None else literal(part) for part in key] for key in keys]
+    listed = ", ".join(f"({', '.join(key)})" for key in parts)
     names = ", ".join(f"{quote(name)}::text" for name in side.key)
     return (
         f"SELECT {_texts(side.key)}, {_texts(side.columns)} FROM {side.rows} "

@@ -12,15 +12,16 @@ comparison is `compare_sql`.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 from threading import Event as StopEvent
 from threading import Thread
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -41,9 +42,9 @@ _MAX_BUCKETS = 65_536
 _HOLD_AT_MOST = 2.0  # seconds the applier waits for the source's snapshot in one attempt
 _LEASE = 10.0  # seconds after which the applier goes on whatever happens to us
 _BUCKETS_AT_ONCE = 64
-
 _STOP_LOOK = 0.2  # seconds between two looks at `stop` while queries run
 _STOPPED = "the comparison was stopped before its end"
+
 
 class VerifyError(Exception):
     """The two sides cannot be compared now; the message says why and what to do."""
@@ -64,7 +65,7 @@ class Difference:
     For a missing or extra row `column` is empty and both values are None.
     """
 
-    key: MappingOf[str, str]
+    key: MappingOf[str, str | None]
     kind: Kind
     column: str = ""
     source: str | None = None
@@ -124,8 +125,8 @@ def verify(
     timeout: float = 60.0,
     max_differences: int = 100,
     on_progress: Callable[[VerifyProgress], None] | None = None,
-) -> VerifyReport:
     stop: StopEvent | None = None,
+) -> VerifyReport:
     """Compare every mapped table. `timeout`: seconds to bring both sides to one position.
 
     At most about `max_differences` differing rows a table are looked up by column. When `stop` is set, it ends
@@ -176,16 +177,15 @@ def _align(
                         return _align_alone(config, source, target, deadline=deadline, stop=stop)
                 return _align_running(config, control, source, target, deadline=deadline, stop=stop)
             except (HoldLostError, SlotTimeoutError) as error:
-                reason = str(error)  # let the stream breathe, then try again
                 if stop is not None and stop.is_set():
                     raise VerifyError(_STOPPED) from error
+                reason = str(error)  # let the stream breathe, then try again
                 source.rollback()
                 target.rollback()
                 time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
         raise VerifyError(f"both sides could not be brought to one position within {timeout:g} s: {reason}")
 
 
-@contextmanager
 @contextmanager
 def _cancelled_by(stop: StopEvent, *connections: psycopg.Connection[Any]) -> Iterator[None]:
     """Once `stop` is set, queries of `connections` are cancelled until the block ends, with VerifyError."""
@@ -211,6 +211,7 @@ def _cancelled_by(stop: StopEvent, *connections: psycopg.Connection[Any]) -> Ite
         watcher.join()
 
 
+@contextmanager
 def _no_applier(control: psycopg.Connection[Any], stream: str) -> Iterator[bool]:
     """Whether no applier runs; none can start inside the `with` block then."""
     try:
@@ -229,10 +230,10 @@ def _align_running(
     control: psycopg.Connection[Any],
     source: psycopg.Connection[Any],
     target: psycopg.Connection[Any],
-    deadline: float,
     *,
-) -> tuple[Lsn, float]:
+    deadline: float,
     stop: StopEvent | None,
+) -> tuple[Lsn, float]:
     hold = Hold(control, config.slot, lease=_LEASE, stop=stop)
     held_from: float | None = None
     try:
@@ -365,38 +366,34 @@ class _Comparison:
                 return TableReport(rows, differing + len(unequal) - start, tuple(differences), complete=False)
             wanted = unequal[start : start + _BUCKETS_AT_ONCE]
             ours, theirs = self._both(*(compare_sql.hashes(side, buckets, wanted) for side in pair))
-            source_rows = {tuple(key): hashed for key, hashed in ours}
-            target_rows = {tuple(key): hashed for key, hashed in theirs}
-            keys = sorted(
-                key
-                for key in source_rows.keys() | target_rows.keys()
-                if source_rows.get(key) != target_rows.get(key)
-            )
-            differing += len(keys)
-            shown = keys[: max(0, self._max - len(differences))]
+            wrong = _unequal(ours, theirs)
+            differing += sum(each.rows for each in wrong)
+            shown = wrong[: max(0, self._max - len(differences))]
             differences += self._explain(pair, buckets, wanted, shown)
         return TableReport(rows, differing, tuple(differences))
 
     def _explain(
-        self, pair: tuple[Side, Side], buckets: int, wanted: Sequence[int], keys: Sequence[tuple[str, ...]]
+        self, pair: tuple[Side, Side], buckets: int, wanted: Sequence[int], wrong: Sequence["_Unequal"]
     ) -> Iterator[Difference]:
-        if not keys:
-            return
-        ours, theirs = self._both(*(compare_sql.values(side, buckets, wanted, keys) for side in pair))
-        source_rows = {tuple(key): row for key, row in ours}
-        target_rows = {tuple(key): row for key, row in theirs}
         names = pair[0]
-        for key in keys:
-            named = dict(zip(names.key, key, strict=True))
-            left, right = source_rows.get(key), target_rows.get(key)
-            if right is None:
-                yield Difference(named, Kind.MISSING)
-            elif left is None:
-                yield Difference(named, Kind.EXTRA)
-            else:
-                for column, want, have in zip(names.columns, left, right, strict=True):
+        changed = [each.key for each in wrong if each.changed and None not in each.key]
+        source_rows, target_rows = {}, {}
+        if changed:
+            ours, theirs = self._both(*(compare_sql.values(side, buckets, wanted, changed) for side in pair))
+            source_rows = {tuple(key): row for key, row in ours}
+            target_rows = {tuple(key): row for key, row in theirs}
+        for each in wrong:
+            named = dict(zip(names.key, each.key, strict=True))
+            if each.key in source_rows:
+                both = zip(names.columns, source_rows[each.key], target_rows[each.key], strict=True)
+                for column, want, have in both:
                     if want != have:
                         yield Difference(named, Kind.DIFFERENT, column, want, have)
+                continue
+            if each.missing:
+                yield Difference(named, Kind.MISSING)
+            if each.extra:
+                yield Difference(named, Kind.EXTRA)
 
     def _both(self, source_query: str, target_query: str) -> tuple[list[Any], list[Any]]:
         # the two servers work at the same time; their results are small
@@ -410,6 +407,35 @@ class _Comparison:
             [source.sql],
         ).fetchone()
         return int(row[0]) if row else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Unequal:
+    """A key, and how many of its rows only one side has."""
+
+    key: tuple[str | None, ...]
+    missing: int
+    extra: int
+
+    @property
+    def changed(self) -> bool:
+        return self.missing == self.extra == 1
+
+    @property
+    def rows(self) -> int:
+        return max(self.missing, self.extra)
+
+
+def _unequal(
+    ours: Sequence[tuple[list[str | None], int]], theirs: Sequence[tuple[list[str | None], int]]
+) -> list[_Unequal]:
+    # counted, not looked up: where a key is NULL or lost its unique index, several rows may share it
+    source = Counter((tuple(key), hashed) for key, hashed in ours)
+    target = Counter((tuple(key), hashed) for key, hashed in theirs)
+    missing = Counter(key for key, _ in (source - target).elements())
+    extra = Counter(key for key, _ in (target - source).elements())
+    keys = sorted(missing.keys() | extra.keys(), key=lambda key: [(part is None, part or "") for part in key])
+    return [_Unequal(key, missing[key], extra[key]) for key in keys]
 
 
 def _buckets(rows: int) -> int:

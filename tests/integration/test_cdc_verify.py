@@ -10,7 +10,7 @@ import pytest
 from cdc.sources.slot import slot_state
 from cdc.status import read_status
 from cdc.verify import Difference, Kind, VerifyError, VerifyProgress, verify
-from tests.cdc_shop import Shop, Writer, admin, make_shop, until
+from tests.cdc_shop import MAPPING, Shop, Writer, admin, make_shop, shop_mapping, until, with_config
 
 
 @pytest.fixture
@@ -61,6 +61,43 @@ def test_null_and_empty_are_different(streaming: Shop) -> None:
         target.execute("UPDATE product SET body = '' WHERE product_id = 1")  # NULL on the source
     (difference,) = verify(streaming.config).tables["product"].differences
     assert (difference.column, difference.source, difference.target) == ("body", None, "")
+
+
+def test_a_cut_off_text_is_a_difference(streaming: Shop) -> None:
+    with admin(streaming.config.target_dsn) as target:
+        target.execute("ALTER TABLE category ALTER title TYPE varchar(5) USING left(title, 5)")
+    report = verify(streaming.config).tables["category"]
+    assert report.differing == 9
+    assert report.differences[0].source == "category 1"
+    assert report.differences[0].target == "categ"
+
+
+def test_rows_without_a_key_and_rows_with_one_key_are_all_found(streaming: Shop) -> None:
+    with admin(streaming.config.target_dsn) as target:
+        target.execute("ALTER TABLE stock DROP CONSTRAINT stock_pkey")
+        target.execute("ALTER TABLE stock ALTER place DROP NOT NULL")
+        target.execute("INSERT INTO stock VALUES (NULL, 1, 1), (NULL, 1, 2)")
+        target.execute("INSERT INTO stock SELECT * FROM stock WHERE place = 'W1' AND product_id = 1")
+    report = verify(streaming.config).tables["stock"]
+    assert report.differing == 3
+    assert {(each.key["place"], each.kind) for each in report.differences} == {
+        (None, Kind.EXTRA),
+        ("W1", Kind.EXTRA),
+    }
+
+
+def test_values_that_only_sort_alike_are_different(shop: Shop) -> None:
+    mapping = shop_mapping(MAPPING.replace("{quantity: quantity}", "{quantity: quantity, wait: wait}"))
+    with admin(shop.config.source_dsn) as source, admin(shop.config.target_dsn) as target:
+        source.execute("ALTER TABLE catalog_stock ADD wait interval DEFAULT '1 mon'")
+        target.execute("ALTER TABLE stock ADD wait interval")
+        changed = with_config(shop, mapping=mapping)
+        with changed.running():
+            until(lambda: stored(shop))
+            assert verify(changed.config).equal
+            target.execute("UPDATE stock SET wait = '30 days' WHERE place = 'W1' AND product_id = 1")
+            (difference,) = verify(changed.config).tables["stock"].differences
+    assert (difference.column, difference.source, difference.target) == ("wait", "1 mon", "30 days")
 
 
 def test_many_differences_are_counted_but_not_all_listed(streaming: Shop) -> None:
