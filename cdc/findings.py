@@ -19,6 +19,7 @@ _KINDS = {
     "v": "a view; only tables are in the log",
     "m": "a materialized view; only tables are in the log",
     "f": "a foreign table; its changes are in another server's log",
+    "inherited": "a table, and others inherit from it; the log names each by itself",
 }
 
 
@@ -117,6 +118,14 @@ def _source_identity(table: TableMapping, shape: TableShape, key: tuple[str, ...
             f"{unlogged[0]!r}",
             "use these columns as the key",
         )
+    for name in key:
+        column = shape.column(name)
+        if column is not None and not column.not_null:
+            yield _error(
+                path,
+                f"key column {name!r} may be NULL: such a row could not be found again",
+                f"run ALTER TABLE {table.source.sql} ALTER {name} SET NOT NULL, or use other columns as the key",
+            )
     if not any(set(unique) == set(key) for unique in shape.unique_keys):
         yield _error(
             path,
@@ -190,6 +199,23 @@ def judge_target(
                 f"target column {table.target}.{held.name} is not written by the stream",
                 "list it under generated when that is meant",
             )
+
+
+def judge_triggers(table: TableMapping, shape: TableShape, *, replica: bool) -> Iterator[Finding]:
+    """Triggers of the target that would fire on what the stream writes. `replica`: the stream's role may
+    set session_replication_role, which switches ordinary ones off.
+    """
+    fired = "AR" if replica else "AO"
+    names = ", ".join(trigger.name for trigger in shape.triggers if trigger.enabled in fired)
+    if names:
+        yield _warning(
+            (*table.path, "target"),
+            f"the stream's writes to {table.target} fire its trigger(s) {names}",
+            "see that they bear it"
+            if replica
+            else "as a superuser run GRANT SET ON PARAMETER session_replication_role TO the stream's role "
+            "(PostgreSQL 15 and later), or see that they bear it",
+        )
 
 
 def judge_large_values(

@@ -21,10 +21,12 @@ from cdc.findings import (
     judge_servers,
     judge_source,
     judge_target,
+    judge_triggers,
 )
 from cdc.mapping import Mapping, TableMapping
 from cdc.probe import probe
 from cdc.sessions import connect
+from cdc.sinks.postgres import may_be_replica
 from cdc.tableshape import FIRST_USER_TYPE, TableShape, read_shape
 
 _SAMPLE = 1_000  # rows a table
@@ -50,13 +52,18 @@ def check(mapping: Mapping, source_dsn: str, target_dsn: str) -> list[Finding]:
         source, target = connections.get("source"), connections.get("target")
         if source is not None and target is not None:
             findings += judge_servers(_server(source), _server(target))
+        replica = target is not None and may_be_replica(target)
         for table in mapping.tables:
-            findings += _check_table(table, source, target)
+            findings += _check_table(table, source, target, replica=replica)
     return findings
 
 
 def _check_table(
-    table: TableMapping, source: psycopg.Connection[Any] | None, target: psycopg.Connection[Any] | None
+    table: TableMapping,
+    source: psycopg.Connection[Any] | None,
+    target: psycopg.Connection[Any] | None,
+    *,
+    replica: bool,
 ) -> Iterator[Finding]:
     source_shape = read_shape(source, table.source) if source is not None else None
     target_shape = read_shape(target, table.target) if target is not None else None
@@ -64,6 +71,8 @@ def _check_table(
         yield from judge_source(table, source_shape)
     if target is not None:
         yield from judge_target(table, target_shape, source_shape)
+    if target_shape is not None:
+        yield from judge_triggers(table, target_shape, replica=replica)
     if source is None or target is None or source_shape is None or target_shape is None:
         return
     refused = False

@@ -37,8 +37,18 @@ class ColumnShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger that somebody made. `enabled` is pg_trigger.tgenabled: O, A (always), R (replica), D."""
+
+    name: str
+    enabled: str
+
+
+@dataclass(frozen=True, slots=True)
 class TableShape:
-    """One table. `kind` is pg_class.relkind; `identity_columns` are those the log names a row by."""
+    """One table. `kind` is pg_class.relkind, or `inherited` when other tables inherit from it;
+    `identity_columns` are those the log names a row by.
+    """
 
     table: TableName
     kind: str
@@ -49,6 +59,7 @@ class TableShape:
     identity_columns: tuple[str, ...]
     estimated_rows: int
     owner: str
+    triggers: tuple[Trigger, ...] = ()
 
     def column(self, name: str) -> ColumnShape | None:
         """The column called `name`, None when there is none."""
@@ -74,7 +85,9 @@ class TableShape:
 
 
 _TABLE = """
-SELECT c.oid, c.relkind::text, c.relreplident::text, greatest(c.reltuples, 0)::bigint,
+SELECT c.oid,
+       CASE WHEN c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid)
+            THEN 'inherited' ELSE c.relkind::text END, c.relreplident::text, greatest(c.reltuples, 0)::bigint,
        pg_get_userbyid(c.relowner)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
@@ -102,6 +115,11 @@ SELECT i.indisprimary, i.indisreplident,
 FROM pg_index i
 WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
   AND i.indimmediate
+"""
+
+
+_TRIGGERS = """
+SELECT tgname, tgenabled::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal ORDER BY tgname
 """
 
 
@@ -154,6 +172,9 @@ def read_shape(connection: psycopg.Connection[Any], table: TableName) -> TableSh
         identity_columns=identity_columns,
         estimated_rows=estimate,
         owner=owner,
+        triggers=tuple(
+            Trigger(name, enabled) for name, enabled in cursor.execute(_TRIGGERS, [oid]).fetchall()
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """The check before anything moves: each fault is found, placed, and has a remedy."""
 
+import secrets
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from cdc.preflight import check
 from cdc.prepare import PrepareError, prepare
 from chassis.yamlfile import parse
 from tests.cdc_shop import SOURCE, TARGET, admin, fill, shop_mapping
+from workshop.postgres import EmbeddedPostgres
 
 
 @pytest.fixture
@@ -79,6 +81,19 @@ def test_a_good_mapping_has_no_errors(dsns: tuple[str, str]) -> None:
         ),
         (
             "source",
+            "CREATE TABLE catalog_stock_old () INHERITS (catalog_stock)",
+            "catalog_stock",
+            "inherit from it",
+        ),
+        (
+            "source",
+            """ALTER TABLE catalog_stock DROP CONSTRAINT catalog_stock_pkey, ALTER warehouse DROP NOT NULL,
+               ADD UNIQUE (warehouse, product_id), REPLICA IDENTITY FULL""",
+            "key",
+            "'warehouse' may be NULL",
+        ),
+        (
+            "source",
             "ALTER TABLE catalog_product ALTER price TYPE numeric(12,4); UPDATE catalog_product SET price = 1.2345",
             "price",
             ": price is '1.2345'",
@@ -123,6 +138,35 @@ tables:
     (refused,) = [each for each in found if each.path[-1] == "probe" and each.severity == Severity.ERROR]
     assert part in refused.message
     assert places.problem(refused.path, refused.message).line == 7
+
+
+TRIGGER = """
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER notes BEFORE INSERT ON stock FOR EACH ROW EXECUTE FUNCTION noted();
+"""
+
+
+def test_triggers_that_would_fire_are_named(postgres: EmbeddedPostgres, dsns: tuple[str, str]) -> None:
+    source, target = dsns
+    role = f"plain_{secrets.token_hex(4)}"
+
+    def warnings(dsn: str) -> list[str]:
+        found = check(shop_mapping(), source, dsn)
+        return [str(each) for each in found if "trigger" in each.message]
+
+    with admin(target) as connection:
+        connection.execute(TRIGGER.encode())
+        assert warnings(target) == []  # a superuser switches them off
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'".encode())
+        try:
+            (warning,) = warnings(postgres.dsn(dbname=connection.info.dbname, user=role, password="p"))
+        finally:
+            connection.execute(f"DROP ROLE {role}".encode())
+        assert "warning: tables.catalog_stock" in warning
+        assert "notes" in warning
+        assert "GRANT SET ON PARAMETER session_replication_role" in warning
+        connection.execute("ALTER TABLE stock ENABLE ALWAYS TRIGGER notes")
+        assert len(warnings(target)) == 1
 
 
 def test_a_database_out_of_reach_is_not_a_clean_bill(dsns: tuple[str, str]) -> None:
