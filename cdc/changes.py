@@ -6,7 +6,7 @@ raw bytes; nothing is converted on its way. `None` is SQL NULL; `UNCHANGED` is a
 did not touch and that PostgreSQL therefore left out of the log.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Final, Self
@@ -158,6 +158,7 @@ class Transaction:
 
     `position` is the log position just *after* its commit: whoever has applied it has applied everything
     that ends at or before `position`. `origin` names the replication origin, None for local writes.
+    `size`: bytes it had in the log, 0 when not known.
     """
 
     position: Lsn
@@ -166,6 +167,7 @@ class Transaction:
     changes: tuple[Change, ...]
     origin: str | None = None
     messages: tuple[LogMessage, ...] = ()
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 
 Lag in seconds is measured, not guessed: the log's end on the source is sampled every fraction of a second,
 and the lag is the age of the oldest sample that has not been reached. A source where nothing happens is
-therefore never behind.
+therefore never behind, but one that cannot be seen any more is: by the age of the last sample.
 """
 
 from collections import deque
@@ -22,6 +22,9 @@ LATENCY_BOUNDS_MS: tuple[float, ...] = (
     1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1_000, 2_000, 5_000, 10_000, 60_000,
 )  # fmt: skip
 """Upper bounds of the latency buckets in milliseconds; one more bucket takes what is slower."""
+
+
+_SAMPLE_IS_FRESH = 2.0  # seconds; taken four times a second while the source answers
 
 
 class Phase(StrEnum):
@@ -152,7 +155,9 @@ class Meter:
                 while len(self._samples) > 1 and self._samples[0][1] <= facts.position:
                     self._samples.popleft()
                 taken, end = self._samples[0]
-                facts = replace(facts, lag_seconds=0.0 if end <= facts.position else max(0.0, now - taken))
+                age = max(0.0, now - taken)
+                caught_up = end <= facts.position and age < _SAMPLE_IS_FRESH
+                facts = replace(facts, lag_seconds=0.0 if caught_up else age)
             return facts
 
 

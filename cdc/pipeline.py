@@ -26,26 +26,25 @@ import psycopg
 import structlog
 
 from cdc import schema
-from cdc.changes import Event, Lsn, Transaction, Watermark
+from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
+from cdc.prepare import publication_gaps
 from cdc.readahead import ReadAhead
-from cdc.seams import Sink, Source
+from cdc.seams import Sink, Source, StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
 from cdc.snapshot import StoppedError, take_snapshot
 from cdc.sources.slot import SlotSource, SlotState, drop_slot, slot_state
 from cdc.status import published, read_status
 
+__all__ = ["Start", "StreamConfig", "StreamError", "decide_start", "not_yet_applied", "pump", "run"]
+
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
-
-
-class StreamError(Exception):
-    """The stream cannot start as things are; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +76,22 @@ class Start(StrEnum):
     STREAM = "stream"
 
 
-def decide_start(*, slot: str, position: Lsn | None, state: SlotState | None) -> Start:
-    """How to begin, from what both sides hold. Pure. Raises StreamError when going on would lose changes."""
+def decide_start(*, slot: str, database: str, position: Lsn | None, state: SlotState | None) -> Start:
+    """How to begin, from what both sides hold. `database`: the source's name on its server. Pure.
+
+    Raises StreamError when going on would lose changes, or drop a slot that is not ours.
+    """
     begin_anew = "tear the stream down and prepare it again, the snapshot then copies everything anew"
     if state is not None and state.plugin != "pgoutput":
         raise StreamError(
             f"slot {slot} on the source belongs to something else (plugin {state.plugin or 'none'!r}); "
             f"choose another slot name"
+        )
+    if state is not None and state.database != database:
+        # slots have one name space for the whole server
+        raise StreamError(
+            f"slot {slot} on the source's server belongs to database {state.database}, not to {database}; "
+            "choose another slot name"
         )
     if position is None:
         return Start.SNAPSHOT if state is None else Start.SNAPSHOT_AGAIN
@@ -120,17 +128,21 @@ def run(
 ) -> None:
     """Snapshot if needed, then stream until `stop` is set. Safe to start again at any time.
 
-    A database that goes away is waited for. Raises StreamError, ApplyError, TargetNotEmptyError,
-    AlreadyRunningError when a person has to act; the reason also stands in the status.
+    A database that goes away is waited for. Raises StreamError (also ApplyError, TargetNotEmptyError,
+    LostPositionError) when a person has to act, the reason also stands in the status; AlreadyRunningError,
+    of which the status, being the other process's, says nothing.
     """
     log = structlog.get_logger().bind(stream=config.slot)
     meter = Meter(_earlier_latencies(config, stop))
-    with published(meter, stream=config.slot, source_dsn=config.source_dsn, target_dsn=config.target_dsn):
+    ours = StopEvent()
+    with published(
+        meter, stream=config.slot, source_dsn=config.source_dsn, target_dsn=config.target_dsn, ours=ours
+    ):
         failures = 0
         while not stop.is_set():
             began = time.monotonic()
             try:
-                _session(config, stop, meter, on_progress)
+                _session(config, stop, ours, meter, on_progress)
             except psycopg.OperationalError as error:
                 # connections, restarts, locks, full discs: all pass; what does not is another class
                 failures = 0 if time.monotonic() - began > 10.0 else failures
@@ -141,6 +153,10 @@ def run(
                 stop.wait(delay)
             except StoppedError:
                 break
+            except AlreadyRunningError:
+                if stop.is_set():
+                    break
+                raise
             except Exception as error:
                 meter.enter(Phase.FAILED, str(error))
                 log.error("stopped", error=str(error))  # noqa: TRY400  (raised below, once is enough)
@@ -207,13 +223,16 @@ def _watermark(events: Sequence[Event]) -> Lsn:
 def _session(
     config: StreamConfig,
     stop: StopEvent,
+    ours: StopEvent,
     meter: Meter,
     on_progress: Callable[[SnapshotProgress], None] | None,
 ) -> None:
     with connect(config.target_dsn, name=f"strangler_cdc {config.slot}") as connection:
         if not schema.exists(connection):
             schema.create(connection)
+    ours.clear()  # until we have the lock, the status may be another process's
     sink = _only_sink(config, stop)
+    ours.set()
     source = SlotSource(
         config.source_dsn,
         slot=config.slot,
@@ -259,8 +278,11 @@ def _begin(
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
         _check_source(source, config)
         state = slot_state(source, config.slot)
-        start = decide_start(slot=config.slot, position=sink.position(), state=state)
+        start = decide_start(
+            slot=config.slot, database=source.info.dbname, position=sink.position(), state=state
+        )
         if start == Start.STREAM:
+            _check_copied(sink.copied(), config.mapping)
             log.info("resuming", position=str(sink.position()))
             return
         if start == Start.SNAPSHOT_AGAIN:
@@ -285,6 +307,10 @@ def _begin(
             stop=stop,
             report=report,
         )
+    except psycopg.OperationalError:
+        # The target may have committed and only the news of it was lost: then the stream begins at this
+        # slot. The next attempt knows; it drops the slot if there is no position.
+        raise
     except Exception:
         _let_go_of_slot(config)
         raise
@@ -326,6 +352,21 @@ def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None
             f"publication {config.publication} does not carry {', '.join(name for (name,) in missing)}: "
             "their changes "
             f"would be missed; prepare the stream again"
+        )
+    if left_out := publication_gaps(source, config.publication):
+        raise StreamError(
+            f"publication {config.publication} leaves out {left_out}: such changes would be missed; "
+            "prepare the stream again"
+        )
+
+
+def _check_copied(copied: frozenset[TableName] | None, mapping: Mapping) -> None:
+    missing = [] if copied is None else [table for table in mapping.sources() if table not in copied]
+    if missing:
+        raise StreamError(
+            f"{', '.join(map(str, missing))} was not mapped when the snapshot was taken: rows that were there "
+            "before are not in the target; remove it from the mapping, or tear the stream down and prepare "
+            "it again, the snapshot then copies everything anew"
         )
 
 

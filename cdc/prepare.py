@@ -19,6 +19,8 @@ from cdc.sessions import connect
 from cdc.sources.slot import drop_slot
 from cdc.tableshape import TableShape, read_shape
 
+_CARRIES_ALL = "insert, update, delete, truncate"
+
 
 class PrepareError(Exception):
     """One side is not fit for the stream; nothing was changed on that side."""
@@ -102,11 +104,34 @@ def _prepare_source(
             raise PrepareError(
                 f"publication {publication} is FOR ALL TABLES and not ours; choose another name"
             )
-        elif _published(source, publication) != set(names):
-            source.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
+        else:
+            gaps = publication_gaps(source, publication)
+            if gaps or _published(source, publication) != set(names):
+                source.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
+            if gaps:
+                source.execute(
+                    sql.SQL("ALTER PUBLICATION {} SET (publish = {})").format(name, sql.Literal(_CARRIES_ALL))
+                )
         for namespace in sorted({each.schema for each in names}):
             source.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(namespace), role))
         source.execute(sql.SQL("GRANT SELECT ON TABLE {} TO {}").format(tables, role))
+
+
+def publication_gaps(source: psycopg.Connection[Any], publication: str) -> str:
+    """What `publication` does not carry of its tables: operations, rows or columns; empty when nothing."""
+    row = source.execute(
+        "SELECT pubinsert, pubupdate, pubdelete, pubtruncate, ARRAY("
+        "  SELECT r.prrelid::regclass::text FROM pg_publication_rel r WHERE r.prpubid = p.oid"
+        # row filters and column lists exist since PostgreSQL 15
+        "  AND (to_jsonb(r)->>'prqual' IS NOT NULL OR to_jsonb(r)->>'prattrs' IS NOT NULL))"
+        " FROM pg_publication p WHERE pubname = %s",
+        [publication],
+    ).fetchone()
+    if row is None:
+        return ""
+    *carried, filtered = row
+    gaps = [each for each, there in zip(_CARRIES_ALL.split(", "), carried, strict=True) if not there]
+    return ", ".join(gaps + [f"rows or columns of {table}" for table in filtered])
 
 
 def _published(source: psycopg.Connection[Any], publication: str) -> set[TableName]:

@@ -18,6 +18,7 @@ from cdc.changes import Event, Lsn, Transaction
 from cdc.seams import Source
 
 _WAIT = 0.1  # seconds
+_ORDINARY_CHANGE = 2_048  # bytes of log, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +107,7 @@ class ReadAhead:
 
 
 def _size(event: Event) -> int:
-    return 1 + len(event.changes) if isinstance(event, Transaction) else 1
+    """What it weighs in ordinary changes: large rows count for more."""
+    if not isinstance(event, Transaction):
+        return 1
+    return 1 + max(len(event.changes), event.size // _ORDINARY_CHANGE)

@@ -20,9 +20,10 @@ from cdc import statements
 from cdc.changes import Lsn
 from cdc.mapping import Mapping, TableMapping
 from cdc.meter import SnapshotProgress, TableProgress
+from cdc.seams import StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import ApplyError
-from cdc.sources.slot import created_slot
+from cdc.sources.slot import SlotTimeoutError, created_slot
 
 _BLOCK = 256 * 1024  # bytes handed to the target at a time
 _REPORT_EVERY = 0.1  # seconds
@@ -33,7 +34,7 @@ class StoppedError(Exception):
     """The snapshot was told to stop; nothing of it remains in the target."""
 
 
-class TargetNotEmptyError(Exception):
+class TargetNotEmptyError(StreamError):
     """A target table holds rows although the stream has not begun: somebody else's."""
 
 
@@ -56,29 +57,38 @@ def take_snapshot(
     """
     if not replace_target:
         _refuse_rows(target, mapping)
-    with (
-        created_slot(source_dsn, slot, stop=stop) as created,
-        connect(source_dsn, name=f"strangler_cdc snapshot {slot}", autocommit=False) as source,
-    ):
-        source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        source.read_only = True
-        source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
-        progress = _Progress(mapping, source, report)
-        with target.transaction():
-            if defer:
-                target.execute("SET CONSTRAINTS ALL DEFERRED")
-            if replace_target:
-                for table in reversed(mapping.tables):
-                    target.execute(statements.wipe(table).encode())
-            for table in mapping.tables:
-                _copy(source, target, table, progress, stop)
-            progress.tell(force=True)
-            target.execute(
-                "INSERT INTO strangler_cdc.position (stream, lsn, snapshot_lsn, snapshot_rows)"
-                " VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3)",
-                [slot, str(created.consistent_point), progress.rows()],
-            )
-        return created.consistent_point
+    try:
+        with (
+            created_slot(source_dsn, slot, stop=stop) as created,
+            connect(source_dsn, name=f"strangler_cdc snapshot {slot}", autocommit=False) as source,
+        ):
+            source.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            source.read_only = True
+            source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
+            progress = _Progress(mapping, source, report)
+            with target.transaction():
+                if defer:
+                    target.execute("SET CONSTRAINTS ALL DEFERRED")
+                if replace_target:
+                    for table in reversed(mapping.tables):
+                        target.execute(statements.wipe(table).encode())
+                for table in mapping.tables:
+                    _copy(source, target, table, progress, stop)
+                progress.tell(force=True)
+                target.execute(
+                    "INSERT INTO strangler_cdc.position (stream, lsn, snapshot_lsn, snapshot_rows, tables)"
+                    " VALUES ($1, $2::text::pg_lsn, $2::text::pg_lsn, $3, $4)",
+                    [
+                        slot,
+                        str(created.consistent_point),
+                        progress.rows(),
+                        [f"{table.schema}.{table.name}" for table in mapping.sources()],
+                    ],
+                )
+            return created.consistent_point
+    except SlotTimeoutError as error:
+        # without a timeout only `stop` ends the waiting
+        raise StoppedError(str(error)) from error
 
 
 def _refuse_rows(target: psycopg.Connection[Any], mapping: Mapping) -> None:

@@ -21,6 +21,7 @@ from cdc.meter import Meter, Phase, SnapshotProgress, TableProgress, as_json, qu
 from cdc.sessions import connect
 
 _EVERY = 0.25  # seconds
+_ALIVE_WITHIN = 3.0  # seconds since the last sign of life
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class CdcStatus:
 
     `position` is what the target has stored; `applied` how far the process has come (further, when
     nothing that concerns it has happened since). `lag_bytes` and `lag_seconds` are None before the stream
-    has begun. `changes` and `transactions` count since the stream was made, `latency_ms_*` run from the
+    has begun; of a process that does not run any more `lag_seconds` is how long ago the target was up to
+    date. `changes` and `transactions` count since the stream was made, `latency_ms_*` run from the
     source's commit to the target's. `running`: the process sent a sign of life within the last three
     seconds and has not ended.
     """
@@ -82,17 +84,21 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
     source_position = _lsn(state["source_position"])
     lag = None if applied is None or source_position is None else max(0, source_position - applied)
     latencies = tuple(state["latencies"])
+    running = age < _ALIVE_WITHIN and phase not in (Phase.STOPPED, Phase.FAILED)
+    behind = state["lag_seconds"]
+    if behind is not None and not running:
+        behind += max(0.0, age)
     return CdcStatus(
         stream=stream,
         phase=phase,
         error=state["error"],
         heartbeat_age=max(0.0, age),
-        running=age < 3.0 and phase not in (Phase.STOPPED, Phase.FAILED),
+        running=running,
         position=_lsn(position),
         applied=applied,
         source_position=source_position,
         lag_bytes=lag,
-        lag_seconds=state["lag_seconds"],
+        lag_seconds=behind,
         transactions=transactions,
         changes=changes,
         snapshot_rows=snapshot_rows,
@@ -114,9 +120,9 @@ def _lsn(text: str | None) -> Lsn | None:
 
 
 @contextlib.contextmanager
-def published(meter: Meter, *, stream: str, source_dsn: str, target_dsn: str) -> Iterator[None]:
-    """Publish `meter` while the `with` block runs, and once more at its end."""
-    publisher = _Publisher(meter, stream, source_dsn, target_dsn)
+def published(meter: Meter, *, stream: str, source_dsn: str, target_dsn: str, ours: Event) -> Iterator[None]:
+    """Publish `meter` while the `with` block runs and the stream is `ours`, and once more at its end."""
+    publisher = _Publisher(meter, stream, source_dsn, target_dsn, ours)
     ended = Event()
     thread = Thread(target=publisher.run, args=(ended,), name="cdc-status", daemon=True)
     thread.start()
@@ -128,8 +134,9 @@ def published(meter: Meter, *, stream: str, source_dsn: str, target_dsn: str) ->
 
 
 class _Publisher:
-    def __init__(self, meter: Meter, stream: str, source_dsn: str, target_dsn: str) -> None:
+    def __init__(self, meter: Meter, stream: str, source_dsn: str, target_dsn: str, ours: Event) -> None:
         self._meter = meter
+        self._ours = ours
         self._stream = stream
         self._dsns = {"source": source_dsn, "target": target_dsn}
         self._open: dict[str, psycopg.Connection[Any]] = {}
@@ -139,8 +146,9 @@ class _Publisher:
         last_round = False
         while not last_round:
             last_round = ended.wait(_EVERY)
-            self._try("source", self._sample)
-            self._try("target", self._write)
+            if self._ours.is_set():
+                self._try("source", self._sample)
+                self._try("target", self._write)
         for connection in self._open.values():
             connection.close()
 

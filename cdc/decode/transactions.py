@@ -48,16 +48,18 @@ class Assembler:
         self._origin: str | None = None
         self._changes: list[Change] = []
         self._messages: list[LogMessage] = []
+        self._size = 0
 
     @property
     def within_transaction(self) -> bool:
         """Whether a transaction has begun and not yet been committed."""
         return self._begin is not None
 
-    def feed(self, message: Message) -> Transaction | None:
-        """Take one message; the finished transaction when it was a commit. Raises DecodeError out of
-        order.
+    def feed(self, message: Message, *, size: int = 0) -> Transaction | None:
+        """Take one message of `size` bytes; the finished transaction when it was a commit. Raises
+        DecodeError out of order.
         """
+        self._size += size
         match message:
             case Insert() | Update() | Delete():
                 self._row(message)
@@ -66,6 +68,7 @@ class Assembler:
                     raise DecodeError(f"transaction {message.xid} begins inside {self._begin.xid}")
                 self._begin, self._origin = message, None
                 self._changes, self._messages = [], []
+                self._size = size
             case Commit():
                 return self._commit(message)
             case RelationMessage():
@@ -93,8 +96,10 @@ class Assembler:
             case Insert(_, new):
                 change = Change(Operation.INSERT, relation, None, new)
             case Update(_, new, old, full):
-                if full and old is not None and UNCHANGED in new:
-                    new = fill(new, old)
+                if old is not None and UNCHANGED in new:
+                    # a FULL old row has everything, another one the key, which may be large as well
+                    known = old if full else tuple(UNCHANGED if value is None else value for value in old)
+                    new = fill(new, known)
                 change = Change(Operation.UPDATE, relation, old, new)
             case Delete(_, old):
                 change = Change(Operation.DELETE, relation, old)
@@ -112,6 +117,7 @@ class Assembler:
             changes=tuple(self._changes),
             origin=self._origin,
             messages=tuple(self._messages),
+            size=self._size,
         )
 
     def _relation(self, oid: int) -> Relation | None:

@@ -24,7 +24,7 @@ from psycopg import pq
 from cdc.changes import Event, Lsn, TableName, Watermark, literal, quote
 from cdc.decode.pgoutput import decode
 from cdc.decode.transactions import Assembler
-from cdc.sessions import connect, options
+from cdc.sessions import KEEPALIVES, connect, options
 
 _XLOG_DATA = ord("w")
 _KEEPALIVE = ord("k")
@@ -33,10 +33,12 @@ _STATUS_UPDATE = struct.Struct(">cQQQqB")
 _SECONDS_1970_TO_2000 = 946_684_800
 _XLOG_HEADER = 25  # byte, start, end, server time
 
-_FEEDBACK_EVERY = 0.25  # seconds
+_FEEDBACK_EVERY = 0.25  # seconds, when there is news
+_SIGN_OF_LIFE_EVERY = 1.0  # seconds; the server drops us after its wal_sender_timeout
 _ASK_AFTER = 10.0  # seconds of silence until we ask the server for a sign of life
 _DEAD_AFTER = 30.0  # seconds of silence until we give the connection up
-_MESSAGES_A_READ = 10_000  # so that a huge transaction does not keep `read` from returning
+_MESSAGES_A_READ = 10_000  # so that a huge transaction does not keep `read` from returning,
+_BYTES_A_READ = 8_000_000  # nor large rows fill the memory before they are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,13 @@ def slot_state(connection: psycopg.Connection[Any], slot: str) -> SlotState | No
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str, *, timeout: float = 10.0) -> bool:
-    """Drop `slot` if it is there; True when it was. Waits up to `timeout` seconds for a reader that is
-    leaving.
+    """Drop `slot` if it is there and belongs to the database of `connection`; True when so. Waits up to
+    `timeout` seconds for a reader that is leaving.
 
     Raises psycopg.errors.ObjectInUse when a process still reads from it.
     """
     deadline = time.monotonic() + timeout
-    while slot_state(connection, slot) is not None:
+    while (state := slot_state(connection, slot)) is not None and state.database == connection.info.dbname:
         try:
             connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
         except psycopg.errors.ObjectInUse:
@@ -218,10 +220,14 @@ class SlotSource:
         pgconn = self._pgconn()
         events: list[Event] = []
         deadline = time.monotonic() + timeout
+        taken = 0
         for _ in range(_MESSAGES_A_READ):
             size, data = pgconn.get_copy_data(1)
             if size > 0:
                 self._take(bytes(data), events)
+                taken += size
+                if taken > _BYTES_A_READ:
+                    break
                 continue
             if size < 0:
                 raise self._ended(pgconn)
@@ -263,7 +269,7 @@ class SlotSource:
         self._last_heard = time.monotonic()
         kind = data[0]
         if kind == _XLOG_DATA:
-            transaction = self._assembler.feed(decode(data[_XLOG_HEADER:]))
+            transaction = self._assembler.feed(decode(data[_XLOG_HEADER:]), size=len(data))
             if transaction is not None:
                 events.append(transaction)
                 self._received = max(self._received, transaction.position)
@@ -284,7 +290,7 @@ class SlotSource:
             raise psycopg.OperationalError(f"the source has been silent for {silence:.0f} s")
         since = now - self._last_feedback
         news = self._confirmed > self._reported and since >= _FEEDBACK_EVERY
-        if news or since >= _ASK_AFTER:
+        if news or since >= _SIGN_OF_LIFE_EVERY:
             self._feedback(ask=silence >= _ASK_AFTER)
 
     def _feedback(self, *, ask: bool) -> None:
@@ -319,4 +325,5 @@ def _replication_connection(dsn: str, name: str) -> psycopg.Connection[Any]:
         application_name=name,
         options=options(),
         connect_timeout=10,
+        **KEEPALIVES,
     )

@@ -4,16 +4,20 @@ import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
+import cdc.pipeline
 from cdc.changes import Lsn, Transaction
+from cdc.mapping import Mapping
 from cdc.meter import Phase, SnapshotProgress
 from cdc.pipeline import StreamConfig, StreamError, run
 from cdc.prepare import prepare, teardown
 from cdc.sinks.postgres import AlreadyRunningError, ApplyError, PostgresSink
 from cdc.snapshot import TargetNotEmptyError
-from cdc.sources.slot import SlotSource, created_slot
+from cdc.sources.slot import SlotSource, created_slot, drop_slot, slot_state
 from cdc.status import read_status
 from cdc.verify import verify
 from tests.cdc_shop import Shop, Writer, admin, make_shop, until, with_config
@@ -220,6 +224,120 @@ def test_a_failed_snapshot_leaves_no_slot_that_keeps_the_log(shop: Shop) -> None
             "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [shop.config.slot]
         ).fetchone() == (0,)
         assert target.execute("SELECT count(*) FROM category").fetchone() == (0,)
+
+
+def test_a_snapshot_whose_commit_was_not_heard_keeps_its_slot(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost after the target has committed and before we know."""
+    real = cdc.pipeline.take_snapshot
+    calls: list[int] = []
+
+    def unheard(**arguments: Any) -> Lsn:
+        calls.append(1)
+        real(**arguments)
+        raise psycopg.OperationalError("the connection was lost")
+
+    monkeypatch.setattr(cdc.pipeline, "take_snapshot", unheard)
+    with shop.running():
+        wait_for_stream(shop)
+        assert_equal(shop)
+    assert len(calls) == 1
+
+
+def test_a_stream_that_waits_for_writers_can_be_stopped(shop: Shop) -> None:
+    with psycopg.connect(shop.config.source_dsn) as writer, admin(shop.config.source_dsn) as source:
+        writer.execute("UPDATE catalog_product SET price = 2 WHERE id = 2")
+
+        def waits() -> bool:
+            return source.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
+                [f"strangler_cdc create {shop.config.slot}"],
+            ).fetchone() == (1,)
+
+        with shop.running():
+            until(waits)
+        assert phase(shop) == Phase.STOPPED
+        assert slot_state(source, shop.config.slot) is None
+
+
+def test_a_second_process_leaves_the_status_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cdc.pipeline, "_WAIT_FOR_PREDECESSOR", 1.0)
+    seen: set[str] = set()
+    with shop.running(), admin(shop.config.target_dsn) as target:
+        wait_for_stream(shop)
+        stop = threading.Event()
+        watcher = threading.Thread(target=lambda: _watch(shop, seen, stop))
+        watcher.start()
+        with pytest.raises(AlreadyRunningError):
+            run(shop.config, threading.Event())
+        stop.set()
+        watcher.join()
+        assert target.execute("SELECT count(*) FROM strangler_cdc.status").fetchone() == (1,)
+    assert seen == {Phase.STREAMING}
+
+
+def _watch(shop: Shop, seen: set[str], stop: threading.Event) -> None:
+    while not stop.wait(0.01):
+        found = phase(shop)
+        assert found is not None
+        seen.add(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["SET (publish = 'insert')", "SET TABLE catalog_category, catalog_product WHERE (id > 5), catalog_stock"],
+)
+def test_a_publication_that_leaves_changes_out_is_refused_and_repaired(shop: Shop, change: str) -> None:
+    with admin(shop.config.source_dsn) as source:
+        source.execute(f"ALTER PUBLICATION {shop.config.publication} {change}".encode())
+        with pytest.raises(StreamError, match="leaves out"):
+            run(shop.config, threading.Event())
+    prepare(
+        shop.config.mapping,
+        source_owner_dsn=shop.config.source_dsn,
+        target_owner_dsn=shop.config.target_dsn,
+        cdc_role="postgres",
+        publication=shop.config.publication,
+    )
+    with shop.running():
+        wait_for_stream(shop)
+        assert_equal(shop)
+
+
+def test_a_slot_of_another_database_is_not_ours_to_drop(shop: Shop, make_database: Callable[[], str]) -> None:
+    other = make_database()
+    with created_slot(other, shop.config.slot):
+        pass
+    with pytest.raises(StreamError, match="belongs to database"):
+        run(shop.config, threading.Event())
+    with admin(shop.config.source_dsn) as source:
+        assert not drop_slot(source, shop.config.slot)
+    with admin(other) as elsewhere:
+        assert slot_state(elsewhere, shop.config.slot) is not None
+        assert drop_slot(elsewhere, shop.config.slot)
+
+
+def test_a_stream_that_has_ended_is_not_reported_as_up_to_date(shop: Shop) -> None:
+    with shop.running():
+        wait_for_stream(shop)
+        shop.settle()
+    with admin(shop.config.target_dsn) as target:
+        target.execute("UPDATE strangler_cdc.status SET heartbeat = clock_timestamp() - interval '60 s'")
+    status = read_status(shop.config.target_dsn, stream=shop.config.slot)
+    assert status is not None
+    assert status.lag_seconds is not None
+    assert status.lag_seconds >= 60
+
+
+def test_a_table_that_joins_the_mapping_later_is_not_taken_for_copied(shop: Shop) -> None:
+    first = with_config(shop, mapping=Mapping(shop.config.mapping.tables[:2]))
+    with first.running():
+        wait_for_stream(first)
+    with pytest.raises(StreamError, match="catalog_stock was not mapped when the snapshot was taken"):
+        run(shop.config, threading.Event())
+    with first.running():
+        first.settle()
 
 
 def test_what_another_stream_wrote_can_be_left_out(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from cdc.changes import UNCHANGED, Identity, Lsn
 from cdc.copytext import encode_row
 from cdc.decode.pgoutput import (
+    EPOCH,
     Begin,
     Commit,
     DecodeError,
@@ -26,6 +27,7 @@ from cdc.decode.pgoutput import (
     decode,
 )
 from cdc.decode.pgoutput_encoder import encode
+from cdc.decode.transactions import Assembler
 
 oids = st.integers(0, 2**32 - 1)
 positions = st.integers(0, 2**64 - 1).map(Lsn)
@@ -114,3 +116,14 @@ def test_a_copy_line_can_be_read_back(row: list[bytes | None]) -> None:
         return bytes(out)
 
     assert [value(field) for field in line[:-1].split(b"\t")] == row
+
+
+def test_a_key_too_large_for_its_row_is_taken_from_the_old_row() -> None:
+    assembler = Assembler()
+    columns = (WireColumn(True, "id", 25, -1), WireColumn(False, "body", 25, -1))
+    assembler.feed(RelationMessage(7, "public", "page", Identity.DEFAULT, columns))
+    assembler.feed(Begin(Lsn(5), EPOCH, 1))
+    assembler.feed(Update(7, (UNCHANGED, UNCHANGED), (b"long", None)))
+    transaction = assembler.feed(Commit(Lsn(5), Lsn(9), EPOCH))
+    assert transaction is not None
+    assert transaction.changes[0].after == (b"long", UNCHANGED)

@@ -1,19 +1,23 @@
 """How a stream begins, what has been applied already, and what the meter says."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cdc.changes import Lsn, Transaction, Watermark
+from cdc.changes import Event, Lsn, Transaction, Watermark
 from cdc.meter import LATENCY_BOUNDS_MS, Meter, SnapshotProgress, TableProgress, bucket, quantile
 from cdc.pipeline import Start, StreamError, decide_start, not_yet_applied
+from cdc.readahead import ReadAhead
 from cdc.sources.slot import SlotState
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def slot(confirmed: int = 100, *, plugin: str = "pgoutput", lost: bool = False) -> SlotState:
-    return SlotState("s", plugin, "shop", None, Lsn(confirmed), lost)
+def slot(
+    confirmed: int = 100, *, plugin: str = "pgoutput", lost: bool = False, database: str = "shop"
+) -> SlotState:
+    return SlotState("s", plugin, database, None, Lsn(confirmed), lost)
 
 
 def transaction(position: int) -> Transaction:
@@ -30,7 +34,7 @@ def transaction(position: int) -> Transaction:
     ],
 )
 def test_how_a_stream_begins(position: Lsn | None, state: SlotState | None, start: Start) -> None:
-    assert decide_start(slot="s", position=position, state=state) == start
+    assert decide_start(slot="s", database="shop", position=position, state=state) == start
 
 
 @pytest.mark.parametrize(
@@ -41,13 +45,15 @@ def test_how_a_stream_begins(position: Lsn | None, state: SlotState | None, star
         (Lsn(100), slot(101), "restored from a backup"),
         (None, slot(plugin="wal2json"), "belongs to something else"),
         (Lsn(100), slot(plugin=""), "belongs to something else"),
+        (None, slot(database="other"), "belongs to database other"),
+        (Lsn(100), slot(database="other"), "belongs to database other"),
     ],
 )
 def test_a_stream_that_would_lose_changes_is_refused(
     position: Lsn | None, state: SlotState | None, part: str
 ) -> None:
     with pytest.raises(StreamError, match=part):
-        decide_start(slot="s", position=position, state=state)
+        decide_start(slot="s", database="shop", position=position, state=state)
 
 
 def test_what_is_contained_in_the_position_is_left_out() -> None:
@@ -60,8 +66,8 @@ def test_an_idle_source_is_not_behind() -> None:
     meter = Meter()
     meter.reached(Lsn(100))
     meter.sample(Lsn(100), 0.0)
-    meter.sample(Lsn(100), 50.0)
-    facts = meter.facts(60.0)
+    meter.sample(Lsn(100), 60.0)
+    facts = meter.facts(60.25)
     assert facts.lag_seconds == 0.0
     assert facts.lag_bytes == 0
 
@@ -76,7 +82,50 @@ def test_lag_is_the_age_of_the_oldest_unreached_sample() -> None:
     meter.reached(Lsn(160))
     assert meter.facts(4.0).lag_seconds == 2.0
     meter.reached(Lsn(300))
-    assert meter.facts(9.0).lag_seconds == 0.0
+    assert meter.facts(3.5).lag_seconds == 0.0
+
+
+def test_a_source_out_of_sight_is_not_taken_for_an_idle_one() -> None:
+    meter = Meter()
+    meter.reached(Lsn(100))
+    meter.sample(Lsn(100), 10.0)
+    assert meter.facts(10.5).lag_seconds == 0.0
+    assert meter.facts(40.0).lag_seconds == 30.0
+
+
+class Wide:
+    """A source of transactions with few changes and many bytes."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.full = threading.Event()
+
+    def start(self, after: Lsn) -> None:
+        """Nothing."""
+
+    def read(self, timeout: float) -> list[Event]:
+        """One transaction of 20 MB."""
+        self.reads += 1
+        assert self.reads < 100, "nothing bounds the reading"
+        return [Transaction(Lsn(self.reads), MOMENT, 1, (), size=20_000_000)]
+
+    def confirm(self, position: Lsn) -> None:
+        """Nothing."""
+
+    def answer(self) -> None:
+        """Called while enough waits."""
+        self.full.set()
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def test_what_waits_is_bounded_in_bytes_too() -> None:
+    source = Wide()
+    with ReadAhead(source, max_changes=20_000) as ahead:
+        assert source.full.wait(10)
+        assert source.reads <= 5
+        assert len(ahead.take(limit=5_000, timeout=1.0).events) == 1
 
 
 def test_latencies_fill_the_histogram() -> None:
