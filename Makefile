@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format bench lock clean
+.PHONY: help setup demo up down test check format docs bench bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,15 @@ check: setup ## Format, lint, types, import rules, dependencies, generated files
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
 
+bench: setup bench-tools ## Measure the proxy against named peers, alone on this machine, and write the result
+	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
+
+bench-tools:
+	@command -v nginx >/dev/null && command -v wrk >/dev/null || { \
+		echo "The peers of the benchmark are missing: installing nginx and wrk"; \
+		apt-get update -qq && apt-get install -y -qq nginx-light wrk; } >/dev/null || { \
+		echo "nginx and wrk are needed; install them with this machine's package manager"; exit 1; }
+
 format: setup ## Let ruff format and fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -48,4 +57,5 @@ lock: setup ## Write requirements.lock anew from pyproject.toml (needs uv)
 		--group dev pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment and everything the runs wrote
+	@test ! -x $(BIN)/strangler || $(BIN)/strangler down --wipe --yes
 	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis
