@@ -14,7 +14,7 @@ from migration_plans.stages import Event
 @click.option("--reason", default="", help="Why; kept in the ledger.")
 @json_option
 def pause(*, session: Session, reason: str, as_json: bool) -> None:
-    """Stay at this stage. PLAN stays at its stage. A failing service is still rolled back.
+    """Have PLAN stay at its stage. A failing service is still rolled back.
 
     \b
     Example:

@@ -14,11 +14,11 @@ from migration_plans.stages import Event
 @click.option("--reason", default="", help="Why; kept in the ledger.")
 @json_option
 def resume(*, session: Session, reason: str, as_json: bool) -> None:
-    """Go on after a pause. PLAN goes on with the stage it was paused in.
+    """Have PLAN go on with the stage it was paused in; its percentage is set again.
 
     \b
     Example:
-      strangler resume catalog --reason "sale until Monday"
+      strangler resume catalog --reason "the sale is over"
     """
     record = by_hand(session, present(session, Event.RESUME), Event.RESUME, reason=reason, now=time.time())
     told(session, record, as_json=as_json, text=f"{record.name}: goes on, entering {record.stage_name}")
