@@ -1,13 +1,16 @@
 """From the shelf to the order, through the pages' own forms."""
 
 import re
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
@@ -259,6 +262,28 @@ class TestCheckout:
         second, _ = send(browser, "/checkout/", form)
         order = Order.objects.get()
         assert first == second == f"/orders/{order.number}/"
+        assert StockItem.objects.get(product=ready).on_hand == 3
+
+    def test_two_clicks_at_the_same_moment_are_one_order(
+        self, browser: Client, ready: Product, shopper: User
+    ) -> None:
+        form = filled(browser, "/checkout/", "/checkout/")
+        clicks = 4
+        barrier = threading.Barrier(clicks)
+
+        def click(_number: int) -> str:
+            hand = Client(enforce_csrf_checks=True)  # of the same browser: the same cookies
+            hand.cookies = browser.cookies
+            try:
+                barrier.wait(timeout=30)
+                return str(hand.post("/checkout/", form)["Location"])
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(clicks) as pool:
+            ways = {way.partition("?")[0] for way in pool.map(click, range(clicks))}
+        order = Order.objects.get()
+        assert ways == {f"/orders/{order.number}/"}
         assert StockItem.objects.get(product=ready).on_hand == 3
 
     @pytest.mark.parametrize(
