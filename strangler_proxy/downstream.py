@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import httptools
 
 from strangler_proxy.answers import answer
-from strangler_proxy.exchange import Exchange
-from strangler_proxy.headers import BadHeadError, Peer, read_request
+from strangler_proxy.exchange import CLIENT_SILENCE, Exchange
+from strangler_proxy.headers import HOST, BadHeadError, Peer, read_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
 
@@ -45,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_advancing",
         "_body_blocked",
+        "_body_came",
         "_closing",
         "_current",
         "_fault",
@@ -64,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         "_reading_paused",
         "_target",
         "_transport",
+        "_unsent",
         "write_blocked",
     )
 
@@ -81,6 +83,8 @@ class ClientConnection(asyncio.Protocol):
         self._head_fed = 0
         self._head_since = 0.0  # 0: no head is being read
         self._last = plane.now()
+        self._unsent = 0  # bytes the client had not taken at the last sweep
+        self._body_came = False
         self._advancing = False
         self._closing = False
         self._half_closed = False
@@ -103,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         if self._closing or self._fault is not None:
             return
         self._last = self._plane.now()
+        self._body_came = False
         while data:
             try:
                 self._parser.feed_data(data)
@@ -116,10 +121,11 @@ class ClientConnection(asyncio.Protocol):
             except httptools.HttpParserError as error:
                 if self._fault is None:
                     self._fault = BadHeadError(400, f"not a valid request: {error}")
-            if self._head_since:
+            # The parser holds an unfinished header in memory, one of a trailer too.
+            if self._head_since or (self._incoming is not None and not self._body_came):
                 self._head_fed += len(data)
                 if self._head_fed > 2 * MAX_HEAD and self._fault is None:
-                    self._fault = BadHeadError(431, f"a request head has at most {MAX_HEAD} bytes")
+                    self._fault = BadHeadError(431, f"a head or trailer has at most {MAX_HEAD} bytes")
             break
         if self._fault is not None:
             self._break_off()
@@ -153,6 +159,8 @@ class ClientConnection(asyncio.Protocol):
         self.write_blocked = False
         if self._current is not None:
             self._current.client_writable()
+        else:
+            self._advance()
 
     # httptools' callbacks
 
@@ -197,6 +205,8 @@ class ClientConnection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
         if self._incoming is not None and self._fault is None:
+            self._body_came = True
+            self._head_fed = 0
             self._incoming.body(data)
 
     def on_message_complete(self) -> None:
@@ -225,6 +235,7 @@ class ClientConnection(asyncio.Protocol):
     def exchange_done(self, *, close: bool, abort: bool) -> None:
         """The current exchange is over."""
         self._current = None
+        self._body_blocked = False
         self._last = self._plane.now()
         if self._closing:
             return
@@ -244,7 +255,9 @@ class ClientConnection(asyncio.Protocol):
     # For the data plane
 
     def sweep(self, now: float) -> None:
-        """Close when nothing has come for too long. Call it about once a second."""
+        """Close when nothing has come, or been taken, for too long. Call it about once a second."""
+        if self._current is None and self._overdue(now):
+            self._transport.abort()  # close() would wait for the client to take the rest
         if self._closing or self._current is not None or self._queue:
             return
         if self._head_since and now - self._head_since > HEAD_SECONDS:
@@ -252,6 +265,13 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
         elif now - self._last > IDLE_SECONDS:
             self._close(unread=False)
+
+    def _overdue(self, now: float) -> bool:
+        """Has the client taken nothing for too long of what it was sent?"""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._last = unsent, now
+        return unsent > 0 and now - self._last > CLIENT_SILENCE
 
     def drain(self) -> None:
         """Close now when idle; otherwise the answer under way is the last."""
@@ -280,6 +300,8 @@ class ClientConnection(asyncio.Protocol):
             target = self._other_target(method, target, head.host)
             if not target.startswith((b"/", b"*")):
                 authority, slash, rest = target.partition(b"/")
+                if not HOST.fullmatch(authority):
+                    raise BadHeadError(400, "the request target's authority is not a host")
                 head.host = authority
                 target = slash + rest or b"/"
         if b"#" in target:
@@ -307,13 +329,16 @@ class ClientConnection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._current is None and self._queue and not self._closing:
+            # A client that does not read its answers gets no more of them made.
+            while self._current is None and self._queue and not (self._closing or self.write_blocked):
                 self._current = self._queue.popleft()
                 self._current.start()
         finally:
             self._advancing = False
         if self._current is not None:
             self._current.flush()
+        elif self._queue:
+            pass  # until the client reads
         elif self._fault is not None and not self._closing:
             fault = self._fault
             self.send(answer(status=fault.status, detail=str(fault), request_id=b"", close=True))
@@ -343,13 +368,17 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._transport.write_eof()
-        self._linger = self._plane.loop.call_later(_LINGER_SECONDS, self._transport.abort)
+        self._linger = self._plane.loop.call_later(_LINGER_SECONDS, self._end_linger)
         self._update_reading()
 
+    def _end_linger(self) -> None:
+        if self._transport.get_write_buffer_size():  # `sweep` sees to it that this ends
+            self._linger = self._plane.loop.call_later(_LINGER_SECONDS, self._end_linger)
+        else:
+            self._transport.abort()
+
     def _update_reading(self) -> None:
-        pause = not self._closing and (
-            self._body_blocked or (self._current is not None and bool(self._queue))
-        )
+        pause = not self._closing and (self._body_blocked or bool(self._queue))
         if pause is not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = pause
             if pause:

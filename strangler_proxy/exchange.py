@@ -82,6 +82,7 @@ class Exchange:
         "_probe",
         "_rechunk",
         "_replay",
+        "_replay_size",
         "_request",
         "_request_id",
         "_retried",
@@ -106,6 +107,7 @@ class Exchange:
         self._outbox: list[bytes] = []
         self._outbox_size = 0
         self._replay: list[bytes] | None = []
+        self._replay_size = 0
         self._to_client: list[bytes] = []
         self._connection: UpstreamConnection | None = None
         self._pool: Pool | None = None
@@ -180,7 +182,7 @@ class Exchange:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self._request.head.chunked else data
         self._queue(framed)
-        if self._phase is Phase.RUNNING and not self._head_sent:
+        if self._phase is Phase.RUNNING:
             self._await_upstream(CLIENT_SILENCE)
 
     def body_end(self) -> None:
@@ -227,11 +229,12 @@ class Exchange:
 
     def expired(self, now: float) -> None:
         """`deadline` has passed. Whose silence was it?"""
-        total_over = self._total_deadline is not None and now >= self._total_deadline
+        if self._phase is Phase.DONE or now < self.deadline:
+            return  # an end or a step that another's expiry brought about in this same moment
         running = self._phase is Phase.RUNNING
-        if running and not total_over and self._client.write_blocked:
+        if running and self._client.write_blocked:
             self.client_gone()
-        elif running and not total_over and not self.request_complete and not self._upstream_blocked:
+        elif running and not self.request_complete and not self._upstream_blocked:
             self.client_fault(408, "the request's body stopped coming")
         else:
             self._drop_upstream()
@@ -284,7 +287,6 @@ class Exchange:
             self._fall_back()
             return
         self._to_client.append(self._response_bytes(status, reason, head))
-        self._head_sent = True
         self._await_upstream(self._timeouts.read)
 
     def response_body(self, data: bytes) -> None:
@@ -303,6 +305,8 @@ class Exchange:
             return
         self._client.send(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
+        if self._status:  # until here an answer that breaks off can still be replaced
+            self._head_sent = True
         if self._client.write_blocked and self._connection is not None:
             self._connection.pause()
             self._await_upstream(CLIENT_SILENCE)
@@ -333,7 +337,8 @@ class Exchange:
     def upstream_blocked(self, *, blocked: bool) -> None:
         """The backend does not take the body as fast as it comes."""
         self._upstream_blocked = blocked
-        self._await_upstream(self._timeouts.read if blocked else CLIENT_SILENCE)
+        waits_for_backend = blocked or self.request_complete
+        self._await_upstream(self._timeouts.read if waits_for_backend else CLIENT_SILENCE)
         self._update_body_blocked()
 
     # Attempts
@@ -355,6 +360,7 @@ class Exchange:
     def _acquire(self, *, new: bool) -> None:
         plane = self._plane
         self._phase = Phase.CONNECTING
+        self._upstream_blocked = False
         self._await_upstream(self._timeouts.connect)
         pool = self._pool = plane.pool(self._backend)
         connection = pool.acquire(self, now=plane.now(), safe=self._safe, new=new)
@@ -376,6 +382,7 @@ class Exchange:
         assert self._account is not None
         self._falling_back = self._account.falling_back = True
         self._arm_shown = b"fallback"
+        self._status = 0
         self._outbox = list(self._replay)
         self._to_client.clear()
         self._timeouts = self._routes.backends[self._routes.default].timeouts
@@ -440,7 +447,8 @@ class Exchange:
         self._outbox.append(framed)
         self._outbox_size += len(framed)
         if self._replay is not None:
-            if self._safe and self._outbox_size <= BUFFER_LIMIT:
+            self._replay_size += len(framed)
+            if self._safe and self._replay_size <= BUFFER_LIMIT:
                 self._replay.append(framed)
             else:
                 self._replay = None

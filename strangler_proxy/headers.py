@@ -24,7 +24,7 @@ from functools import lru_cache
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_HOST = re.compile(rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]*")
+HOST = re.compile(rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]*")
 
 
 class Kind(IntEnum):
@@ -71,7 +71,7 @@ _KINDS = {
 _NOT_DROPPABLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"x-request-id"})
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # clients choose the names, up to 32 KiB long: what is remembered stays small
 def kind_of(name: bytes) -> Kind:
     """What the header `name` means here. Remembered for each spelling."""
     lower = name.lower()
@@ -129,7 +129,7 @@ def read_request(headers: RawHeaders, *, http11: bool) -> RequestHead:
             _read_rare(head, kind, name, value)
     if hosts > 1 or (http11 and not hosts):
         raise BadHeadError(400, "a request has exactly one Host header")
-    if not _HOST.fullmatch(head.host):
+    if not HOST.fullmatch(head.host):
         raise BadHeadError(400, "the Host header is not a host")
     if head.chunked and not http11:
         raise BadHeadError(400, "an HTTP/1.0 request cannot be chunked")

@@ -3,7 +3,7 @@
 Routes are replaced whole by one assignment (`apply`); a request keeps the routes it began with. Pools and
 breakers outlive a change of routes as long as their backend is the same.
 
-Deadlines are looked at every 25 ms while anything is under way, instead of one timer for each request.
+Deadlines are looked at every 25 ms, instead of one timer for each request.
 """
 
 import asyncio
@@ -168,6 +168,8 @@ class DataPlane:
         return finished
 
     def _tick(self) -> None:
+        # First of all, so that no fault of ours can stop the clock.
+        self._timer = self.loop.call_later(_TICK, self._tick)
         now = self.now()
         late = [exchange for exchange in self.active if now >= exchange.deadline]
         for exchange in late:
@@ -178,4 +180,3 @@ class DataPlane:
                 pool.sweep(now)
             for client in list(self.clients):
                 client.sweep(now)
-        self._timer = self.loop.call_later(_TICK, self._tick)

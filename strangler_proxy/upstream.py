@@ -280,7 +280,9 @@ class UpstreamConnection(asyncio.Protocol):
     # Endings
 
     def _reusable(self, *, request_complete: bool) -> bool:
-        return self._keep and request_complete and not (self._surplus or self._close_after or self.broken)
+        # Unsent bytes: the backend answered without having read the request to its end.
+        whole = request_complete and not self.transport.get_write_buffer_size()
+        return self._keep and whole and not (self._surplus or self._close_after or self.broken)
 
     def _finish(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -290,7 +292,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.release(self)
         else:
             self._pool.forget(self)
-            self.transport.close()
+            self.transport.abort()  # close() would wait for ever for a backend to take unsent bytes
         exchange.response_end()
 
     def _fail(self, failure: Failure) -> None:
@@ -435,7 +437,7 @@ class Pool:
                 )
         except TimeoutError:
             failure = Failure.TIMEOUT
-        except OSError:  # refused, unreachable, no such host, no descriptors left
+        except (OSError, UnicodeError):  # refused, unreachable, no such host or none can be, no descriptors
             failure = Failure.REFUSED
         exchange = self._connecting.pop(task)
         if connection is None:
@@ -445,6 +447,7 @@ class Pool:
         elif connection.transport.is_closing():
             if exchange is not None:
                 exchange.upstream_unavailable(Failure.RESET)
+            self._serve_waiting()
         else:
             self._open.add(connection)
             if exchange is None:
