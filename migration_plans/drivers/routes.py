@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chassis.problems import InvalidFileError, Problem
 from strangler_proxy.edit import replace_refused, set_percent
-from strangler_proxy.routes import parse_routes, version_of
+from strangler_proxy.routes import parse_routes, parse_with_places, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class RoutesFile:
         with self._writable():
             aside = replace_refused(self.path, running, {self.group: Decimal(0)}, at=datetime.now(UTC))
         return "" if aside is None else str(aside)
+
+    def service_problem(self, message: str, remedy: str) -> Problem:
+        """A fault of the group's backend, at the line that gives its address. Raises InvalidFileError."""
+        routes, places = parse_with_places(self.path.read_bytes(), str(self.path))
+        return places.problem(("backends", routes.groups[self.group].backend, "url"), message, remedy)
 
     def by_hand(self) -> str:
         """What a person has to do when the file is refused and the proxy cannot be asked what it runs."""

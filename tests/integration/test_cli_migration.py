@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from migration_plans import examples
 from migration_plans.ledger import Ledger
 from migration_plans.testing import FakeProxyAdmin
+from workshop.postgres import EmbeddedPostgres
 
 STRANGLER = Path(sys.executable).with_name("strangler")
 
@@ -72,8 +75,42 @@ class Shop:
             self.proxy.good("canary", 5)
 
 
+class Service(ThreadingHTTPServer):
+    """The service behind the group's paths; ready while `well`."""
+
+    well = True
+
+    class Answer(BaseHTTPRequestHandler):
+        """One answer for every path."""
+
+        def do_GET(self) -> None:
+            assert isinstance(self.server, Service)
+            self.send_response(200 if self.server.well else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            """Say nothing."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
 @pytest.fixture
-def shop(tmp_path: Path, make_database: Callable[[], str]) -> Iterator[Shop]:
+def service() -> Iterator[Service]:
+    with Service(("127.0.0.1", 0), Service.Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, make_database: Callable[[], str], service: Service) -> Iterator[Shop]:
     source, target, ledger = make_database(), make_database(), make_database()
     with psycopg.connect(source) as connection:
         connection.execute("CREATE TABLE product (id bigint PRIMARY KEY, name text NOT NULL)")
@@ -83,7 +120,7 @@ def shop(tmp_path: Path, make_database: Callable[[], str]) -> Iterator[Shop]:
     slot = f"strangler_{os.getpid()}_{time.monotonic_ns() % 1_000_000}"
     text = examples.PLAN.replace("slot: strangler_catalog", f"slot: {slot}")
     text = text.replace("publication: strangler_catalog", "publication: strangler_catalog, role: postgres")
-    examples.write(tmp_path, plan=text)
+    examples.write(tmp_path, plan=text, routes=examples.ROUTES.replace("http://127.0.0.1:8101", service.url))
     environment = {
         **os.environ,
         "SHOP_CDC_DSN": source, "SHOP_DATABASE_URL": source, "CATALOG_CDC_DSN": target,
@@ -157,7 +194,7 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     assert shop.json("start", "plan.yaml")["state"] == "entering"
 
 
-def test_rollback_works_without_a_controller(shop: Shop) -> None:
+def test_rollback_works_without_a_controller(shop: Shop, service: Service) -> None:
     controller = shop.background(
         "controller", "controller", "plan.yaml", "--set", "gates.min_requests=1000000"
     )
@@ -173,6 +210,7 @@ def test_rollback_works_without_a_controller(shop: Shop) -> None:
     controller.wait(10)
     assert shop.json("rollback", "plan.yaml")["state"] == "rolled_back"
     assert shop.proxy.percent() == 0
+    service.well = False
     unwell = shop.run("retry", "plan.yaml")
     assert unwell.returncode == 4
     assert "not well" in unwell.stderr
@@ -204,3 +242,61 @@ def test_live_check_names_the_line_of_an_unmapped_column(shop: Shop) -> None:
     assert shop.json("status", "plan.yaml")["state"] == "planned"
     with psycopg.connect(shop.environment["SHOP_CDC_DSN"]) as connection:
         assert connection.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
+
+
+def changed(shop: Shop) -> list[str]:
+    """What a refused command has left behind; nothing, it is to be hoped."""
+    found = []
+    for name, query in (
+        ("STRANGLER_LEDGER_DSN", "SELECT count(*) FROM pg_namespace WHERE nspname = 'ledger'"),
+        ("SHOP_CDC_DSN", "SELECT count(*) FROM pg_publication"),
+        ("CATALOG_CDC_DSN", "SELECT count(*) FROM pg_namespace WHERE nspname = 'strangler_cdc'"),
+    ):
+        with psycopg.connect(shop.environment[name]) as connection:
+            row = connection.execute(query.encode()).fetchone()
+            found += [name] if row != (0,) else []
+    return found
+
+
+def test_start_with_an_unmapped_column_changes_nothing(shop: Shop) -> None:
+    with psycopg.connect(shop.environment["CATALOG_DATABASE_URL"]) as connection:
+        connection.execute("ALTER TABLE item ADD COLUMN must text NOT NULL")
+    done = shop.run("start", "plan.yaml")
+    assert (done.returncode, changed(shop)) == (4, [])
+
+
+def test_start_with_the_service_down_names_the_line_and_changes_nothing(shop: Shop, service: Service) -> None:
+    service.well = False
+    done = shop.run("start", "plan.yaml")
+    assert done.returncode == 6
+    assert "routes.yaml:4:" in done.stderr
+    assert "backends.catalog.url" in done.stderr
+    assert f"GET {service.url}/ready answers 503" in done.stderr
+    assert "start the service" in done.stderr
+    assert "nothing was started" in done.stderr
+    assert changed(shop) == []
+    assert shop.json("start", "plan.yaml", "--skip-check")["state"] == "entering"
+
+
+def test_start_without_logical_log_names_the_setting_and_changes_nothing(
+    shop: Shop, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    server = EmbeddedPostgres(
+        tmp_path_factory.mktemp("replica"), durable=False, settings={"wal_level": "replica"}
+    )
+    server.start()
+    try:
+        with psycopg.connect(server.dsn()) as connection:
+            connection.execute("CREATE TABLE product (id bigint PRIMARY KEY, name text NOT NULL)")
+        shop.environment |= {"SHOP_CDC_DSN": server.dsn(), "SHOP_DATABASE_URL": server.dsn()}
+        for command in (("plan", "check", "plan.yaml"), ("start", "plan.yaml")):
+            done = shop.run(*command)
+            assert done.returncode == 4, done.stderr
+            said = done.stdout + done.stderr
+            assert "plan.yaml:" in said
+            assert "wal_level=replica" in said
+            assert "logical" in said
+            assert "restart it" in said
+        assert changed(shop) == []
+    finally:
+        server.destroy()
