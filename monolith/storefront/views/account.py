@@ -33,7 +33,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
         except ShopError as refusal:
             form.add_error(None, refusal.message)
         else:
-            messages.success(request, f"Welcome back, {user.public_name}.")
+            messages.success(request, f"Welcome back, {user.public_name}")
             return redirect(back)
     return render_page(
         request,
@@ -64,7 +64,7 @@ def register(request: HttpRequest) -> HttpResponse:
             form.add_error("email", refusal.message)
         else:
             services.start_session(request, user)
-            messages.success(request, f"Welcome, {user.public_name}.")
+            messages.success(request, f"Welcome, {user.public_name}")
             return redirect(back)
     return render_page(
         request,
