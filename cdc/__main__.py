@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from threading import Event
 
+import psycopg
+
+from cdc.decode.pgoutput import DecodeError
 from cdc.mapping import parse_mapping
 from cdc.pipeline import StreamConfig, StreamError, run
-from cdc.sinks.postgres import AlreadyRunningError, ApplyError, LostPositionError
-from cdc.snapshot import TargetNotEmptyError
+from cdc.sinks.postgres import AlreadyRunningError
 from chassis import logs
 from chassis.problems import InvalidFileError
 from chassis.yamlfile import load
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     except AlreadyRunningError as error:
         print(error, file=sys.stderr)
         return 5
-    except (StreamError, ApplyError, LostPositionError, TargetNotEmptyError) as error:
+    except (StreamError, DecodeError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -16,11 +16,11 @@ from cdc.meter import Phase, SnapshotProgress
 from cdc.pipeline import StreamConfig, StreamError, run
 from cdc.prepare import prepare, teardown
 from cdc.sinks.postgres import AlreadyRunningError, ApplyError, PostgresSink
-from cdc.snapshot import TargetNotEmptyError
+from cdc.snapshot import TargetNotEmptyError, take_snapshot
 from cdc.sources.slot import SlotSource, created_slot, drop_slot, slot_state
 from cdc.status import read_status
 from cdc.verify import verify
-from tests.cdc_shop import Shop, Writer, admin, make_shop, until, with_config
+from tests.cdc_shop import MAPPING, Shop, Writer, admin, make_shop, shop_mapping, until, with_config
 from workshop.postgres import EmbeddedPostgres
 
 
@@ -226,11 +226,26 @@ def test_a_failed_snapshot_leaves_no_slot_that_keeps_the_log(shop: Shop) -> None
         assert target.execute("SELECT count(*) FROM category").fetchone() == (0,)
 
 
+def test_an_expression_that_fails_on_the_source_is_told_and_leaves_nothing(shop: Shop) -> None:
+    text = MAPPING.replace(
+        "listed: is_active", 'listed: {sql: "10 / (id - 100) > 0", inverse: {is_active: listed}}'
+    )
+    broken = with_config(shop, mapping=shop_mapping(text))
+    with pytest.raises(ApplyError, match="division by zero") as failed:
+        run(broken.config, threading.Event())
+    assert str(failed.value.table) == "catalog_product"
+    with admin(shop.config.source_dsn) as source:
+        assert slot_state(source, shop.config.slot) is None
+    with shop.running():
+        wait_for_stream(shop)
+        assert_equal(shop)
+
+
 def test_a_snapshot_whose_commit_was_not_heard_keeps_its_slot(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is lost after the target has committed and before we know."""
-    real = cdc.pipeline.take_snapshot
+    real = take_snapshot
     calls: list[int] = []
 
     def unheard(**arguments: Any) -> Lsn:

@@ -50,7 +50,7 @@ def test_differences_are_named_by_key_and_column(streaming: Shop) -> None:
     assert report.differing == 3
 
 
-def set_of(differences: tuple[Difference, ...]) -> set[tuple[str, Kind, str, str | None, str | None]]:
+def set_of(differences: tuple[Difference, ...]) -> set[tuple[str | None, Kind, str, str | None, str | None]]:
     return {
         (each.key["product_id"], each.kind, each.column, each.source, each.target) for each in differences
     }

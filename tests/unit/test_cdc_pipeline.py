@@ -57,7 +57,7 @@ def test_a_stream_that_would_lose_changes_is_refused(
 
 
 def test_what_is_contained_in_the_position_is_left_out() -> None:
-    events = [transaction(10), transaction(20), Watermark(Lsn(25)), transaction(30)]
+    events: list[Event] = [transaction(10), transaction(20), Watermark(Lsn(25)), transaction(30)]
     assert not_yet_applied(events, Lsn(20)) == [transaction(30)]
     assert not_yet_applied(events, Lsn(30)) == []
 
