@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
+from cdc.mapping import parse_mapping
+from chassis.yamlfile import parse
 from migration_plans.cli.verbs import strangler
 from strangler_proxy.routes import parse_routes
 
@@ -80,3 +82,12 @@ def test_the_routes_file_of_the_reference_is_legal() -> None:
     assert example is not None
     routes = parse_routes(example.group(1).encode(), "routes.md")
     assert list(routes.groups) == ["catalog"]
+
+
+def test_the_mapping_of_the_reference_is_legal() -> None:
+    page = (ROOT / "docs" / "reference" / "mapping.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert example is not None
+    data, places = parse(example.group(1), "mapping.md")
+    mapping = parse_mapping(data["tables"], places)
+    assert [str(table.target) for table in mapping.tables] == ["product", "stock"]
