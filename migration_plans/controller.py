@@ -26,6 +26,7 @@ from typing import Any
 
 import structlog
 
+from cdc.meter import Phase
 from chassis.problems import InvalidFileError
 from migration_plans.actions import PUT_ASIDE, Sight, World, look, perform
 from migration_plans.alerts import deliver_due
@@ -42,6 +43,7 @@ from migration_plans.rollback import Ruling, Verdict
 from migration_plans.stages import GUARDED, Event, GateName, Stage, State
 
 _LEDGER_PATIENCE = 0.1
+_COPYING = Phase.SNAPSHOT.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Controller:
     _record: Record | None = field(default=None, init=False)
     _sight: Sight | None = field(default=None, init=False)
     _gates: tuple[GateResult, ...] = field(default=(), init=False)
+    _gates_version: int = field(default=0, init=False)
     _stream: StreamSignal | None = field(default=None, init=False)
     _good_probes: int = field(default=0, init=False)
     _probe: Probe | None = field(default=None, init=False)
@@ -161,13 +164,13 @@ class Controller:
             return False
         if self._unwritten is not None:
             record = self._write_late(record)
-        record = self._write_put_aside(record)
+        record = self._void_verification(self._write_put_aside(record))
         check_stages(self.plan, record)
         sight = self._sight = look(self.world, self.plan.group)
         self._say("routes", sight.file_problem)
         self._say("proxy", sight.proxy_problem)
         self._watch(record)
-        self._gates = self.gates(record)
+        self._gates, self._gates_version = self.gates(record), record.version
         evidence = Evidence(gates=self._gates, verdict=self.monitor.verdict(), probe=self._probe)
         move = next_move(
             record, self._stage(record), sight.observed, evidence, retry=self.plan.retry, now=self.now()
@@ -330,11 +333,9 @@ class Controller:
             await asyncio.to_thread(self._to_zero)
             try:
                 await writing
-            except LedgerUnreachableError as error:
+            except (LedgerUnreachableError, ConflictError) as error:
                 self._say("ledger", str(error))
                 self._unwritten = move
-            except ConflictError as error:
-                self._say("ledger", str(error))
         await self.turn()
 
     def _to_zero(self) -> None:
@@ -372,10 +373,11 @@ class Controller:
 
     def _write_late(self, record: Record) -> Record:
         """The ledger is back: write down the rollback that could not wait for it."""
-        move, self._unwritten = self._unwritten, None
-        if move is None or record.state not in GUARDED:
-            return record
-        return self._write(record, replace(move, detail={**move.detail, "written_late": True}))
+        move = self._unwritten
+        if move is not None and record.state in GUARDED:
+            record = self._write(record, replace(move, detail={**move.detail, "written_late": True}))
+        self._unwritten = None  # not before it is written: writing may fail again
+        return record
 
     async def _follow_stream(self) -> None:
         while True:
@@ -409,6 +411,18 @@ class Controller:
             and GateName.VERIFIED in named
             and self._stream is not None
             and self._stream.streaming
+        )
+
+    def _void_verification(self, record: Record) -> Record:
+        """A comparison says nothing of rows that were copied after it."""
+        if record.verified is None or self._stream is None or self._stream.phase != _COPYING:
+            return record
+        reason = "a new snapshot is being taken"
+        return self.ledger.append(
+            replace(record, verified=None),
+            event="verification_void",
+            actor=self.actor,
+            detail={"reason": reason, "verified": dict(record.verified)},
         )
 
     async def _compare(self) -> None:
@@ -475,6 +489,7 @@ class Controller:
             "live_percent": None
             if sight is None or sight.live_percent is None
             else float(sight.live_percent),
+            "version": self._gates_version,
             "gates": [result.as_dict() for result in self._gates],
             "verdict": None if verdict is None else verdict.as_dict(),
             "counts": arms,

@@ -246,8 +246,13 @@ def _soak(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
 
 def _stale(name: GateName, at: float, policy: GatePolicy, signals: Signals, what: str) -> GateResult | None:
     age = signals.now - at
-    if age <= policy.max_signal_age:
+    if abs(age) <= policy.max_signal_age:
         return None
+    if age < 0:
+        text = (
+            f"{what} is {format_seconds(-age)} from the future: the clock went back, so its age is not known"
+        )
+        return GateResult(name, GateOutcome.HOLD, text, round(age, 3), policy.max_signal_age)
     text = f"{what} is {format_seconds(age)} old, at most {format_seconds(policy.max_signal_age)}: stale is missing"
     return GateResult(name, GateOutcome.HOLD, text, round(age, 3), policy.max_signal_age)
 

@@ -334,8 +334,12 @@ class Ledger:
                     application_name="strangler ledger",
                 )
                 # the lost connection took its locks along; go on only if nobody else has them by now
-                for name in self._held:
-                    _lock(self._connection, name)
+                try:
+                    for name in self._held:
+                        _lock(self._connection, name)
+                except LockedError:
+                    self.close()  # else the next call would go on over this connection, without the lock
+                    raise
             yield self._connection
         except psycopg.OperationalError as error:
             self.close()

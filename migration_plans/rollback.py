@@ -291,13 +291,6 @@ def judge(watch: Watch) -> Verdict:
     return _verdict(watch, Ruling.ROLLBACK, rule, said)
 
 
-def control_recovered(watch: Watch) -> bool:
-    """Whether nothing speaks against the monolith's arm any more (asked before traffic moves after a
-    PAUSE).
-    """
-    return watch.control.detector.log_value < math.log(1 / watch.limits.alpha)
-
-
 def _fold_control(watch: Watch, outcome: Outcome) -> Watch:
     control = _fold_arm(watch.control, outcome, watch)
     seen = watch.witness
@@ -334,7 +327,8 @@ def _fold_arm(arm: ArmEvidence, outcome: Outcome, watch: Watch) -> ArmEvidence:
         case Bad():
             window_ns = int(watch.limits.client_window * 1e9)
             before = arm.last_error_ns.get(outcome.client)
-            repeated = before is not None and outcome.at_ns - before < window_ns
+            # either way: a wall clock may go back
+            repeated = before is not None and abs(outcome.at_ns - before) < window_ns
             counted = replace(
                 arm,
                 requests=arm.requests + 1,

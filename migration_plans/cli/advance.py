@@ -26,8 +26,9 @@ def advance(*, session: Session, yes: bool, as_json: bool) -> None:
         raise RefusedError(record.state, Event.ADVANCE)
     following = session.plan.stages[record.stage + 1].stage
     seen = session.ledger.observation(session.plan.name)
-    fresh = seen is not None and seen[0] < 5 and controller_runs(session)
-    gates = seen[1]["gates"] if seen is not None and fresh else []
+    # gates that were looked at on another version of the ledger may be those of the stage before
+    fresh = seen is not None and seen[0] < 5 and seen[1].get("version") == record.version
+    gates = seen[1]["gates"] if seen is not None and fresh and controller_runs(session) else []
     holding = [
         f"  {gate['gate']}: {gate['outcome']}, {gate['text']}" for gate in gates if gate["outcome"] != "pass"
     ]
@@ -35,7 +36,7 @@ def advance(*, session: Session, yes: bool, as_json: bool) -> None:
     if holding:
         what += " These gates do not pass:\n" + "\n".join(holding)
     elif not gates:
-        what += " No controller is running, so nothing is known of the gates."
+        what += " No controller has looked since, so nothing is known of the gates."
     if holding or not gates:
         confirm(what, yes=yes)
     reason = f"on the word of {session.actor}" + (f"; {len(holding)} gates did not pass" if holding else "")

@@ -8,7 +8,7 @@ import click
 from migration_plans.cli.exits import NeededError
 from migration_plans.cli.moving import by_hand, present, told
 from migration_plans.cli.session import Session, json_option, with_session
-from migration_plans.ledger import ConflictError
+from migration_plans.ledger import ConflictError, LedgerUnreachableError
 from migration_plans.record import Record
 from migration_plans.stages import Event, State
 
@@ -41,7 +41,12 @@ def rollback(*, session: Session, reason: str, as_json: bool) -> None:
 
 def _intend(session: Session, reason: str) -> Record:
     for _ in range(_ATTEMPTS):
-        record = present(session, Event.ROLLBACK)
+        try:
+            record = present(session, Event.ROLLBACK)
+        except LedgerUnreachableError as error:
+            raise LedgerUnreachableError(
+                f"{error}; without the ledger, `strangler traffic {session.plan.group}=0` goes back at once"
+            ) from error
         if record.state is State.ROLLING_BACK:
             return record  # somebody else's intent: carry it out with them
         try:

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -15,6 +16,10 @@ from migration_plans import examples
 from migration_plans.cli import main
 from migration_plans.cli.exits import ExitCode
 from migration_plans.cli.verbs import strangler
+from migration_plans.ledger import Ledger
+from migration_plans.plan import load_plan
+from migration_plans.record import after, begin
+from migration_plans.stages import Event
 from migration_plans.testing import FakeProxyAdmin
 from strangler_proxy.routes import load_routes
 from workshop.postgres import free_port
@@ -198,3 +203,35 @@ def test_traffic_with_the_proxy_away_says_what_is_not_known(
     code, _, err = run("traffic", "catalog=0")
     assert code == ExitCode.UNREACHABLE
     assert "is written" in err
+
+
+def test_advance_asks_when_the_gates_that_are_known_are_those_of_another_stage(
+    run: Run, monkeypatch: pytest.MonkeyPatch, database: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STRANGLER_LEDGER_DSN", database)
+    plan = load_plan(tmp_path / "plan.yaml")
+    stages = [planned.stage for planned in plan.stages]
+    with Ledger(database) as ledger:
+        ledger.install()
+        ledger.acquire(plan.name)  # a controller runs
+        record = begin(plan.name, stages=stages, percent=Decimal(0), digest=plan.digest, now=0.0)
+        for event in (Event.START, Event.ENTERED):
+            record = ledger.append(
+                after(record, event, stages=stages, now=0.0), event=event.value, actor="test"
+            )
+        passed = [{"gate": "soak", "outcome": "pass", "text": "live for 1 h"}]
+        ledger.observe(plan.name, {"version": record.version - 1, "gates": passed})
+        code, _, err = run("advance", "plan.yaml")
+        assert code == ExitCode.FAILED
+        assert "nothing is known of the gates" in err
+        ledger.observe(plan.name, {"version": record.version, "gates": passed})
+        assert run("advance", "plan.yaml")[0] == ExitCode.DONE
+
+
+def test_rollback_without_a_ledger_says_what_works_without_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRANGLER_LEDGER_DSN", f"postgresql://x@127.0.0.1:{free_port()}/x")
+    code, _, err = run("rollback", "plan.yaml")
+    assert code == ExitCode.UNREACHABLE
+    assert "strangler traffic catalog=0" in err

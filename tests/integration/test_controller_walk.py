@@ -175,6 +175,7 @@ class LedgerThatGoes(Ledger):
     """A ledger that does not answer while `away`."""
 
     away = False
+    deaf = False  # answers questions, but cannot be written to
 
     def read(self, name: str) -> Record | None:
         self._gone()
@@ -184,6 +185,8 @@ class LedgerThatGoes(Ledger):
         self, record: Record, *, event: str, actor: str, detail: Mapping[str, Any] | None = None
     ) -> Record:
         self._gone()
+        if self.deaf:
+            raise LedgerUnreachableError("deaf")
         return super().append(record, event=event, actor=actor, detail=detail)
 
     def _gone(self) -> None:
@@ -430,3 +433,72 @@ async def test_a_webhook_that_hangs_does_not_make_the_status_stale(
 
         await setting.until(lambda _: published())
         go_on.set()
+
+
+async def test_a_late_rollback_is_not_forgotten_when_writing_fails_again(setting: Setting) -> None:
+    setting.start()
+    controller = setting.controller(
+        load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    )
+    controller.ledger = ledger = LedgerThatGoes(setting.dsn)
+    async with running(controller):
+        await setting.soaking("ramp 10")
+        ledger.deaf = True
+        for number in range(5):
+            setting.proxy.good("control", 3)
+            setting.proxy.bad("canary", client=f"shopper {number}")
+        await setting.until(lambda _: setting.proxy.percent() == 0)
+        for _ in range(3):
+            await controller.turn()
+        ledger.deaf = False
+        await setting.until(lambda r: r.state is not State.SOAKING)
+        await setting.until(lambda r: r.state is State.ROLLED_BACK)
+    ledger.close()
+    assert "edited" not in setting.events(), "it was us who set 0 %"
+
+
+async def test_a_rollback_that_lost_a_race_for_the_ledger_is_still_recorded_as_one(setting: Setting) -> None:
+    """A person paused in the instant of the verdict, and the ledger was slow: the file is at 0 % by then."""
+    setting.start()
+    controller = setting.controller(
+        load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    )
+
+    class SlowOnce(Ledger):
+        slow = False
+
+        def append(
+            self, record: Record, *, event: str, actor: str, detail: Mapping[str, Any] | None = None
+        ) -> Record:
+            if self.slow and event == "tripped":
+                self.slow = False
+                time.sleep(0.3)  # longer than the controller's patience: the wait is what is tested
+                setting.by_hand(Event.PAUSE)
+            return super().append(record, event=event, actor=actor, detail=detail)
+
+    controller.ledger = ledger = SlowOnce(setting.dsn)
+    async with running(controller):
+        await setting.soaking("ramp 10")
+        ledger.slow = True
+        for number in range(5):
+            setting.proxy.good("control", 3)
+            setting.proxy.bad("canary", client=f"shopper {number}")
+        await setting.until(lambda r: r.state is State.ROLLED_BACK)
+    ledger.close()
+    assert [event for event in setting.events() if event in ("pause", "tripped", "edited")] == [
+        "pause",
+        "tripped",
+    ]
+
+
+async def test_a_new_snapshot_voids_the_comparison_of_the_old_one(setting: Setting) -> None:
+    setting.start()
+    plan = load_plan(Path(setting.plan.file), settings=["gates.min_requests=100000"])
+    async with running(setting.controller(plan)):
+        await setting.until(lambda r: r.stage_name == "ramp 10" and r.verified is not None)
+        setting.stream.phase, setting.stream.streaming = "snapshot", False
+        await setting.until(lambda r: r.verified is None)
+        assert setting.stream.calls.count("compare") == 1
+        setting.stream.phase, setting.stream.streaming = "streaming", True
+        await setting.until(lambda r: r.verified is not None)
+    assert setting.stream.calls.count("compare") == 2

@@ -53,6 +53,11 @@ def test_nothing_known_holds_everywhere() -> None:
 
 HOLDS: dict[str, tuple[GateName, Signals]] = {
     "stale proxy": (GateName.PROXY, replace(ALL_WELL, proxy=replace(PROXY, at=NOW - 4))),
+    "proxy of a clock that went back": (GateName.PROXY, replace(ALL_WELL, proxy=replace(PROXY, at=NOW + 900))),
+    "heartbeat of a clock that went back": (
+        GateName.STREAM,
+        replace(ALL_WELL, stream=replace(STREAM, at=NOW + 900)),
+    ),
     "one worker behind": (GateName.PROXY, replace(ALL_WELL, proxy=replace(PROXY, workers_live=1))),
     "no worker": (GateName.PROXY, replace(ALL_WELL, proxy=replace(PROXY, workers=0, workers_live=0))),
     "stream cut": (GateName.PROXY, replace(ALL_WELL, proxy=replace(PROXY, stream_connected=False))),

@@ -2,9 +2,11 @@
 
 import json
 from decimal import Decimal
+from threading import Thread
 
 import pytest
 
+from migration_plans.monitor import Monitor
 from migration_plans.outcomes import Arm, Bad, Good, Outcome, read_items
 from migration_plans.rollback import Limits, Rule, Ruling, Verdict, Watch, fold, judge
 from migration_plans.sequential import Alternatives, ChangeDetector, spend, upper_bound
@@ -189,3 +191,35 @@ def test_items_of_the_stream_are_read_and_a_broken_one_is_named() -> None:
     ]
     with pytest.raises(ValueError, match="breaks the contract"):
         read_items([{"arm": "canary", "percent": 25}])
+
+
+def test_a_clock_that_went_back_mutes_no_client() -> None:
+    before = [bad(f"shopper {number}", at=3600.0) for number in range(2)]
+    healthy = [good(500), good(300, arm=Arm.CONTROL)]
+    after_the_jump = [bad(f"shopper {number % 2}", at=float(20 * number)) for number in range(4)]
+    seen = after(*before, *healthy, *after_the_jump)
+    assert seen.canary.failures == 6, "what failed an hour 'later' says nothing of now"
+
+
+def test_a_new_watch_is_not_undone_by_an_outcome_that_is_being_taken_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Turns run in a thread of their own, beside the reader of the outcome stream."""
+    monitor = Monitor(Limits())
+    monitor.watch_for(percent=PERCENT, test=1, steady=False)
+    turns: list[Thread] = []
+
+    def fold_while_a_turn_comes(watch: Watch, outcome: Outcome) -> Watch:
+        turn = Thread(target=lambda: monitor.watch_for(percent=PERCENT * 2, test=2, steady=False))
+        turn.start()
+        turn.join(0.2)
+        turns.append(turn)
+        return fold(watch, outcome)
+
+    monkeypatch.setattr("migration_plans.monitor.fold", fold_while_a_turn_comes)
+    monitor.take(good(500))
+    turns[0].join(5)
+    assert monitor.watch is not None
+    assert monitor.watch.percent == PERCENT * 2
+    canary = monitor.canary()
+    assert canary is None or canary.requests == 0, "evidence of the old percentage is none for the new one"
