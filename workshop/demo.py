@@ -27,7 +27,7 @@ from cdc.verify import VerifyError, VerifyReport, verify
 from migration_plans.ledger import Entry, LedgerUnreachableError
 from migration_plans.plan import load_plan
 from migration_plans.stages import Event, State
-from workshop import databases
+from workshop import databases, pace
 from workshop.checks import Check, run_checks
 from workshop.children import group_is_empty
 from workshop.facts import (
@@ -44,7 +44,7 @@ from workshop.stack import Stack, StackConfig, bring_up, strangler_command
 from workshop.supervisor import StackError, Supervisor
 from workshop.traffic.driver import Driver, TrafficConfig
 from workshop.traffic.pages import FRONT_PAGE
-from workshop.traffic.record import ARMS, latency, slices
+from workshop.traffic.record import ARMS, Seen, latency, slices
 from workshop.traffic.stickiness import Sighting, Timeline, stickiness
 from workshop.traffic.visitors import Visitors
 from workshop.view import Standing, View
@@ -55,18 +55,20 @@ _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 # what ends the play early; the checks still judge what was seen
 _TROUBLE = (TimeoutError, StackError, VerifyError, LedgerUnreachableError, psycopg.Error, httpx.HTTPError)
 _BETWEEN_COMPARISONS = 0.4
-_LOAD, _LEAST_RATE, _GREATEST_RATE = 0.6, 15.0, 40.0
 _SLICE_SECONDS = 0.5
 _RECENT_SECONDS = 3.0
 _CLOCK_SLACK = 0.02
+_EASE_EVERY = 3.0  # time for the queue to shrink before it is judged again
 
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
     """`stack` is what runs; the rest is the story's timing (seconds) and size.
 
-    `rate` is in requests a second; None: what this machine's monolith can take, see `_fitting_rate`. `deadline`
-    is how long the migration may take from its start to its last stage.
+    `rate` is in requests a second; None: what this machine's monolith can take, see workshop.pace, and less
+    when the machine gets slower. The last three say how long the demo waits for a stage, for the rollback and
+    for a shopper to write while it compares: many times what they need, so that a run fails for what it shows
+    and not for a slow machine.
     """
 
     stack: StackConfig
@@ -75,7 +77,9 @@ class DemoConfig:
     soaked_before_fault: float = 2.0
     fault_lasts: float = 2.0
     compare_for: float = 3.0
-    deadline: float = 100.0
+    deadline: float = 180.0
+    rollback_within: float = 60.0
+    written_within: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class _Story:
     started: float
     view: View
     marks: list[Mark] = field(default_factory=list)
+    fault_from: float | None = None
     fault_at: float | None = None
     healed_at: float | None = None
     verify: VerifyFacts | None = None
@@ -161,8 +166,11 @@ class _Performance:
             proxy_admin=stack.admin_url,
         )
         ports = config.stack.ports
-        rate = config.rate or _GREATEST_RATE
-        traffic = TrafficConfig("127.0.0.1", ports.proxy, rate=rate, seed=config.stack.seed.seed)
+        rate = config.rate or pace.GREATEST_RATE
+        traffic = TrafficConfig(
+            "127.0.0.1", ports.proxy, rate=rate, think=pace.think(rate), seed=config.stack.seed.seed
+        )
+        self._rate = rate
         self._visitors = Visitors(stack.demo_password, config.stack.seed)
         self._driver = Driver(traffic, self._visitors.next)
         self._observer = Observer(
@@ -182,21 +190,22 @@ class _Performance:
         if self._config.rate is not None:
             return
         ports = self._config.stack.ports
-        seconds = await asyncio.to_thread(_seconds_a_request, f"http://127.0.0.1:{ports.proxy}")
-        rate = _fitting_rate(seconds)
-        self._driver.config = replace(self._driver.config, rate=rate)
+        seconds = await asyncio.to_thread(pace.seconds_a_request, f"http://127.0.0.1:{ports.proxy}")
+        rate = pace.fitting_rate(seconds)
+        self._driver.config = replace(self._driver.config, rate=rate, think=pace.think(rate))
         self._story.tell(
             "note", f"the monolith takes {1000 * seconds:.0f} ms for a request: {rate:.0f} requests/s suit it"
         )
 
     async def play(self) -> None:
         """Play the script to its end. What runs beside it is ended with it, whatever happens."""
+        self._rate = self._driver.config.rate
         # a shop may have an API alone
         self._visitors.pages = await http_ready(self._config.stack.ports.proxy, FRONT_PAGE)() is None
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(work)
-                for work in (self._supervisor.watch(), self._observer.run(), self._show())
+                for work in (self._supervisor.watch(), self._observer.run(), self._show(), self._ease())
             ]
             traffic = group.create_task(self._driver.run())
             await self._script()
@@ -214,7 +223,9 @@ class _Performance:
         await observer.until(_soaking_at(FAULT_STAGE), within=config.deadline, what=f"stage {FAULT_STAGE}")
         await asyncio.sleep(config.soaked_before_fault)
         async with self._faulty():
-            await observer.until(_in_state(State.ROLLED_BACK), within=20.0, what="the rollback by itself")
+            await observer.until(
+                _in_state(State.ROLLED_BACK), within=config.rollback_within, what="the rollback by itself"
+            )
             await asyncio.sleep(config.fault_lasts)
         await observer.until(_in_state(State.DONE), within=config.deadline, what="the last stage")
         story.finished = True
@@ -236,7 +247,8 @@ class _Performance:
                 seen.step in _CATALOGUE_WRITES and 200 <= seen.status < 300 and seen.sent >= began
                 for seen in self._driver.record.seen
             )
-            if time.time() - began >= self._config.compare_for and (writes or time.time() - began > 15):
+            took = time.time() - began
+            if took >= (self._config.compare_for if writes else self._config.written_within):
                 break
             await asyncio.sleep(_BETWEEN_COMPARISONS)
         tables = {
@@ -254,6 +266,7 @@ class _Performance:
         """The service is broken inside the block, and healed after it whatever happens."""
         story = self._story
         try:
+            story.fault_from = time.time()
             await asyncio.to_thread(self._fault.inject)
             story.fault_at = time.time()
             story.tell("fault", f"fault: {self._fault.name}; every query of the service fails now")
@@ -322,6 +335,23 @@ class _Performance:
             case other:
                 self._story.tell("note", f"{other}: {entry.detail.get('reason', '')}")
 
+    async def _ease(self) -> None:
+        """Ask for less, unless a rate was asked for, when the machine has become slower.
+
+        An open schedule would pile up requests until they time out, and shoppers would see errors that are
+        not the migration's.
+        """
+        while self._config.rate is None:
+            await asyncio.sleep(0.5)
+            waiting, rate = self._driver.under_way, self._driver.config.rate
+            eased = pace.eased(rate, waiting=waiting)
+            if eased < rate:
+                self._driver.config = replace(self._driver.config, rate=eased)
+                self._story.tell(
+                    "note", f"{waiting} requests wait for answers: {eased:.0f} requests/s from now on"
+                )
+                await asyncio.sleep(_EASE_EVERY)
+
     async def _show(self) -> None:
         while True:
             self._story.view.stand(self._standing())
@@ -352,16 +382,10 @@ class _Performance:
         """What the run came to, once everything has ended."""
         story, record, seen = self._story, self._driver.record, self._observer.seen
         timeline = Timeline(seen.changes)
-        sightings = [
-            Sighting(
-                identity=item.identity,
-                side="canary" if item.arm == "canary" else "control",
-                sent=item.sent - _CLOCK_SLACK,
-                answered=item.answered + _CLOCK_SLACK,
-            )
-            for item in record.seen
-            if item.safe and item.identity and item.arm in ("control", "canary")
-        ]
+        safe = [item for item in record.seen if item.safe and item.identity and item.arm != "none"]
+        sightings = [_sighting(item) for item in safe if item.arm != "fallback"]
+        # whom the monolith answered in the service's place had been sent to the service
+        assigned = [_sighting(item) for item in safe]
         ended = time.time()
         return Facts(
             started=story.started,
@@ -372,9 +396,12 @@ class _Performance:
             stages=tuple(stage_runs(seen.history, ended=ended)),
             fault_at=story.fault_at,
             healed_at=story.healed_at,
-            rollback=rollback_facts(seen, fault_at=story.fault_at),
+            rollback=rollback_facts(
+                seen, fault_from=story.fault_from, client_window=self._plan.limits.client_window
+            ),
             total=record.total,
-            rate=self._driver.config.rate,
+            rate=self._rate,
+            rate_at_end=self._driver.config.rate,
             by_arm={arm: record.by_arm[arm] for arm in ARMS},
             by_status={str(status): count for status, count in sorted(record.by_status.items())},
             faults=tuple(record.faults),
@@ -382,7 +409,7 @@ class _Performance:
             latency={arm: latency(item for item in record.seen if item.arm == arm) for arm in ARMS},
             slices=tuple(slices(record.seen, width=_SLICE_SECONDS)),
             stickiness=stickiness(sightings, timeline),
-            shares=tuple(shares(sightings, timeline)),
+            shares=tuple(shares(assigned, timeline)),
             verify=story.verify,
             cdc=cdc_facts(seen),
             lag=tuple(seen.lag),
@@ -393,27 +420,13 @@ class _Performance:
         )
 
 
-def _seconds_a_request(shop: str) -> float:
-    """Mean time of a few requests of the usual kinds, one after the other, warmed up."""
-    with httpx.Client(base_url=shop, timeout=10.0) as client:
-        slug = client.get("/api/products/").raise_for_status().json()["results"][0]["slug"]
-        paths = (
-            "/api/categories/",
-            "/api/products/",
-            f"/api/products/{slug}/",
-            f"/api/products/{slug}/reviews/",
-        )
-        for path in paths:
-            client.get(path).raise_for_status()
-        began = time.monotonic()
-        for path in paths * 4:
-            client.get(path).raise_for_status()
-        return (time.monotonic() - began) / (4 * len(paths))
-
-
-def _fitting_rate(seconds: float) -> float:
-    """Requests a second that keep a monolith busy for about 60 %, within what makes a demo."""
-    return round(min(max(_LOAD / seconds, _LEAST_RATE), _GREATEST_RATE), 1)
+def _sighting(item: Seen) -> Sighting:
+    return Sighting(
+        identity=item.identity,
+        side="control" if item.arm == "control" else "canary",
+        sent=item.sent - _CLOCK_SLACK,
+        answered=item.answered + _CLOCK_SLACK,
+    )
 
 
 def _soaking_at(stage: str) -> Callable[[Observations], bool]:

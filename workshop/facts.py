@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workshop.observe import LagSample
+from workshop.observe import Detection, LagSample
 from workshop.traffic.record import Latency, Seen, Slice
 from workshop.traffic.stickiness import Stickiness
 
@@ -23,12 +23,12 @@ class StageRun:
 class RollbackFacts:
     """The automatic rollback. `verdict` is what the controller wrote into the ledger.
 
-    `requests_to_detect` and `actuation_ms` are the demo's own measurements from the proxy's outcome stream;
+    `detection` and `actuation_ms` are the demo's own measurements from the proxy's outcome stream;
     `decided_ns` is the wall clock of the deciding response, `ledger_actuation_ms` the controller's figure.
     """
 
     stage: str
-    requests_to_detect: int
+    detection: Detection
     actuation_ms: float
     ledger_actuation_ms: float | None
     decided_ns: int
@@ -58,7 +58,9 @@ class VerifyFacts:
 
 @dataclass(frozen=True, slots=True)
 class CdcFacts:
-    """The change stream over the whole run."""
+    """The change stream: `lag_ms_*` of changes since the first user could see the service's data, the rest over
+    the whole run.
+    """
 
     lag_ms_p50: float | None
     lag_ms_p99: float | None
@@ -102,6 +104,7 @@ class Facts:
     rollback: RollbackFacts | None
     total: int
     rate: float
+    rate_at_end: float
     by_arm: Mapping[str, int]
     by_status: Mapping[str, int]
     faults: tuple[Seen, ...]

@@ -12,7 +12,7 @@ it: how many failed requests it needed and how long the way back took are measur
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -45,17 +45,40 @@ class LagSample:
 
 @dataclass(frozen=True, slots=True)
 class CanaryOutcome:
-    """Requests of the canary in the proxy's order: `count` good ones, or one failed at `at_ns`."""
+    """Requests of the canary in the proxy's order: `count` good ones, or one failed at `at_ns`.
+
+    `percent` is what the group stood at when they were routed, `client` an opaque name of whoever failed.
+    """
 
     seen_at: float
     count: int
     failed: bool
-    at_ns: int | None = None
+    percent: Decimal
+    at_ns: int = 0
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Canary requests that a rollback took, up to the deciding one, which is counted.
+
+    `trials`: since the last good answer, and one for each client: what the controller's test can count.
+    `since_last_good`: the same with every repetition. `since_first_failure`: all of them from the first failure
+    on, with good answers that were under way when the service broke.
+    """
+
+    trials: int
+    since_last_good: int
+    since_first_failure: int
 
 
 @dataclass(slots=True)
 class Observations:
-    """All that was seen so far."""
+    """All that was seen so far.
+
+    `latencies_before`: the change stream's histogram when the first percentage rose. What was written during the
+    snapshot has to wait for its end, and nobody sees it late.
+    """
 
     record: Record | None = None
     history: list[Entry] = field(default_factory=list)
@@ -64,6 +87,7 @@ class Observations:
     canary: list[CanaryOutcome] = field(default_factory=list)
     lag: list[LagSample] = field(default_factory=list)
     cdc: CdcStatus | None = None
+    latencies_before: tuple[int, ...] = ()
     stream_breaks: int = 0
 
     def watch_gauge(self) -> str:
@@ -145,6 +169,8 @@ class Observer:
         before = self._latencies or (0,) * len(status.latencies)
         fresh = [now - then for now, then in zip(status.latencies, before, strict=True)]
         self._latencies = status.latencies
+        if not any(change.percent for change in self.seen.changes):
+            self.seen.latencies_before = status.latencies
         self.seen.lag.append(
             LagSample(
                 at=time.time(),
@@ -183,10 +209,14 @@ class Observer:
             if outcome.arm is not Arm.CANARY:
                 continue
             match outcome:
-                case Good(count=count):
-                    self.seen.canary.append(CanaryOutcome(seen_at=now, count=count, failed=False))
-                case Bad(at_ns=at_ns):
-                    self.seen.canary.append(CanaryOutcome(seen_at=now, count=1, failed=True, at_ns=at_ns))
+                case Good(count=count, percent=percent):
+                    self.seen.canary.append(
+                        CanaryOutcome(seen_at=now, count=count, failed=False, percent=percent)
+                    )
+                case Bad(at_ns=at_ns, client=client, percent=percent):
+                    self.seen.canary.append(
+                        CanaryOutcome(now, 1, failed=True, percent=percent, at_ns=at_ns, client=client)
+                    )
 
     async def _take_status(self, client: httpx.AsyncClient) -> None:
         """Learn which percentage the running version means, and since when each worker runs it."""
@@ -202,19 +232,35 @@ class Observer:
         self.seen.percent = percent
 
 
-def requests_to_detect(canary: list[CanaryOutcome], *, since_ns: int, tripped_at_ns: int) -> int:
-    """Canary requests from the first failure after `since_ns` to the deciding one, both counted.
+def detection(
+    canary: Sequence[CanaryOutcome],
+    *,
+    percent: Decimal,
+    since_ns: int,
+    decided_ns: int,
+    client_window: float,
+) -> Detection:
+    """What the rollback decided at `decided_ns` took of the failures from `since_ns` on.
 
-    Good requests between them count as well: they are what the test saw.
+    Requests routed at another percentage are evidence of another stage and left out. A client's failures within
+    `client_window` seconds of one that counted are repetitions: one fact about the service, not several. A good
+    answer begins the count anew: the service was not failing every request yet.
     """
-    count = 0
+    trials = since_last_good = since_first = 0
+    counted: dict[str, int] = {}
     for outcome in canary:
-        if outcome.failed and outcome.at_ns is not None:
-            if outcome.at_ns < since_ns:
-                continue
-            count += 1
-            if outcome.at_ns >= tripped_at_ns:
-                return count
-        elif count:
-            count += outcome.count
-    return count
+        if outcome.percent != percent or (outcome.failed and outcome.at_ns < since_ns):
+            continue
+        if not outcome.failed:
+            trials = since_last_good = 0
+            since_first += outcome.count if since_first else 0
+            continue
+        since_first += 1
+        since_last_good += 1
+        before = counted.get(outcome.client)
+        if before is None or outcome.at_ns - before >= client_window * 1e9:
+            counted[outcome.client] = outcome.at_ns
+            trials += 1
+        if outcome.at_ns >= decided_ns:
+            break
+    return Detection(trials=trials, since_last_good=since_last_good, since_first_failure=since_first)

@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import sub
 
+from cdc.meter import quantile
 from migration_plans.ledger import Entry
 from migration_plans.stages import Event
 from workshop.facts import CdcFacts, RollbackFacts, ShareFacts, StageRun
-from workshop.observe import Observations, requests_to_detect
+from workshop.observe import Observations, detection
 from workshop.traffic.stickiness import Sighting, Timeline
-
-_FAULT_SLACK_NS = 1_000_000_000  # the first query may fail before the command that broke it has returned
 
 
 def stage_runs(history: Sequence[Entry], *, ended: float) -> Iterator[StageRun]:
@@ -46,11 +46,16 @@ def shares(sightings: Sequence[Sighting], timeline: Timeline) -> Iterator[ShareF
             yield ShareFacts(percent=float(percent), users=len(users[percent]), canary=on_canary)
 
 
-def rollback_facts(seen: Observations, *, fault_at: float | None) -> RollbackFacts | None:
-    """The automatic rollback, measured in the proxy's outcome stream; None when there was none."""
+def rollback_facts(
+    seen: Observations, *, fault_from: float | None, client_window: float
+) -> RollbackFacts | None:
+    """The automatic rollback, measured in the proxy's outcome stream; None when there was none.
+
+    `fault_from`: when the service began to be broken (seconds since 1970). `client_window` is the plan's.
+    """
     tripped = next((entry for entry in seen.history if entry.event == Event.TRIPPED), None)
     at_zero = next((entry for entry in seen.history if entry.event == Event.AT_ZERO), None)
-    if tripped is None or at_zero is None or fault_at is None:
+    if tripped is None or at_zero is None or fault_from is None:
         return None
     verdict = tripped.detail["verdict"]
     decided_ns = int(verdict["deciding"]["at_ns"])
@@ -61,8 +66,12 @@ def rollback_facts(seen: Observations, *, fault_at: float | None) -> RollbackFac
     )
     return RollbackFacts(
         stage=tripped.stage,
-        requests_to_detect=requests_to_detect(
-            seen.canary, since_ns=int(fault_at * 1e9) - _FAULT_SLACK_NS, tripped_at_ns=decided_ns
+        detection=detection(
+            seen.canary,
+            percent=Decimal(str(verdict["percent"])),
+            since_ns=int(fault_from * 1e9),
+            decided_ns=decided_ns,
+            client_window=client_window,
         ),
         actuation_ms=1000 * (back - decided) if back is not None else math.inf,
         ledger_actuation_ms=at_zero.detail.get("actuation_ms"),
@@ -74,10 +83,13 @@ def rollback_facts(seen: Observations, *, fault_at: float | None) -> RollbackFac
 def cdc_facts(seen: Observations) -> CdcFacts:
     """The change stream at its last sign of life."""
     status = seen.cdc
+    latencies = status.latencies if status is not None else ()
+    if len(seen.latencies_before) == len(latencies):
+        latencies = tuple(map(sub, latencies, seen.latencies_before))
     lags = [sample.seconds for sample in seen.lag if sample.seconds is not None]
     return CdcFacts(
-        lag_ms_p50=status.latency_ms_p50 if status is not None else None,
-        lag_ms_p99=status.latency_ms_p99 if status is not None else None,
+        lag_ms_p50=quantile(latencies, 0.5),
+        lag_ms_p99=quantile(latencies, 0.99),
         changes_applied=status.changes if status is not None else 0,
         greatest_lag_seconds=max(lags, default=None),
     )

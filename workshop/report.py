@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from workshop import plots
-from workshop.checks import Check, share_bound
+from workshop.checks import Check, users_by_chance
 from workshop.facts import Facts
 
 
 def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
-    """The report as plain data. Times are seconds since the start unless they are dates (UTC)."""
+    """The report as plain data. Times are seconds since the start unless they are dates (UTC).
+
+    `rollback.canary_requests_to_detect` is the number that is promised to be at most three: canary requests from
+    the first failure after the last good answer to the deciding one, a client's repetitions left out, as in the
+    controller's test. `..._since_last_good` counts the repetitions too, `..._since_first_failure` everything
+    from the first failure on, also good answers that were under way when the service broke. `shares.by_chance`:
+    least and greatest number of users at the service that the percentage may give.
+    """
     rollback = facts.rollback
     return {
         "result": "passed" if all(check.passed for check in checks) else "failed",
@@ -38,7 +45,9 @@ def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
         if rollback is None
         else {
             "stage": rollback.stage,
-            "canary_requests_to_detect": rollback.requests_to_detect,
+            "canary_requests_to_detect": rollback.detection.trials,
+            "canary_requests_since_last_good": rollback.detection.since_last_good,
+            "canary_requests_since_first_failure": rollback.detection.since_first_failure,
             "actuation_ms": round(rollback.actuation_ms, 1),
             "actuation_ms_by_ledger": rollback.ledger_actuation_ms,
             "decided_at": round(rollback.decided_ns / 1e9 - facts.started, 3),
@@ -47,6 +56,7 @@ def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
         "requests": {
             "total": facts.total,
             "rate": facts.rate,
+            "rate_at_end": round(facts.rate_at_end, 1),
             "by_arm": dict(facts.by_arm),
             "user_visible_errors": len(facts.faults),
             "by_status": dict(facts.by_status),
@@ -80,7 +90,7 @@ def as_json(facts: Facts, checks: Sequence[Check]) -> dict[str, Any]:
             "examples": list(facts.stickiness.examples),
         },
         "shares": [
-            {**asdict(share), "bound_points": round(share_bound(share.percent, share.users), 2)}
+            {**asdict(share), "by_chance": list(users_by_chance(share.percent, share.users))}
             for share in facts.shares
         ],
         "events": [

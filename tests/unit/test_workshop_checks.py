@@ -4,14 +4,18 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
+from math import comb
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cdc.meter import LATENCY_BOUNDS_MS, Phase
+from cdc.status import CdcStatus
 from migration_plans.ledger import Entry
 from workshop import report
-from workshop.checks import Check, run_checks, share_bound
+from workshop.checks import Check, run_checks, users_by_chance
 from workshop.facts import (
     CdcFacts,
     Facts,
@@ -22,14 +26,16 @@ from workshop.facts import (
     TableFacts,
     VerifyFacts,
 )
-from workshop.observe import CanaryOutcome, LagSample, requests_to_detect
-from workshop.reckoning import shares, stage_runs
+from workshop.observe import CanaryOutcome, Detection, LagSample, Observations, detection
+from workshop.reckoning import cdc_facts, shares, stage_runs
 from workshop.traffic.record import Latency, Seen, Slice
 from workshop.traffic.stickiness import Change, Sighting, Stickiness, Timeline
 from workshop.view import PlainView, Standing
 
 START = 1_800_000_000.0
-ROLLBACK = RollbackFacts("ramp 25", 3, 50.0, 49.0, int((START + 16) * 1e9), {"rule": "start", "e": 1.5})
+ROLLBACK = RollbackFacts(
+    "ramp 25", Detection(3, 4, 6), 50.0, 49.0, int((START + 16) * 1e9), {"rule": "start", "e": 1.5}
+)
 GOOD = Facts(
     started=START,
     seconds=60.0,
@@ -47,6 +53,7 @@ GOOD = Facts(
     rollback=ROLLBACK,
     total=1000,
     rate=40.0,
+    rate_at_end=40.0,
     by_arm={"control": 500, "canary": 300, "fallback": 3, "none": 197},
     by_status={"200": 990, "201": 10},
     faults=(),
@@ -87,7 +94,7 @@ def test_a_good_run_passes_every_check() -> None:
         ({"stages": GOOD.stages[:2]}, "all stages reached", "not reached: ramp 100"),
         ({"rollback": None}, "rolled back after at most 3 canary requests", "no rollback happened"),
         (
-            {"rollback": replace(ROLLBACK, requests_to_detect=4)},
+            {"rollback": replace(ROLLBACK, detection=Detection(4, 4, 4))},
             "rolled back after at most 3 canary requests",
             "4 canary requests",
         ),
@@ -108,8 +115,17 @@ def test_a_good_run_passes_every_check() -> None:
         ({"stickiness": Stickiness(200, 1, 0, ("u: x",))}, "no user changed sides without cause", "u: x"),
         ({"stickiness": Stickiness(200, 0, 1, ())}, "no user changed sides without cause", "1 jumped"),
         ({"stickiness": Stickiness(0, 0, 0, ())}, "no user changed sides without cause", "of 0 users"),
-        ({"shares": (ShareFacts(25.0, 100, 60),)}, "share of users follows the percentage", "60.0 % of 100"),
+        (
+            {"shares": (ShareFacts(25.0, 100, 60),)},
+            "share of users follows the percentage",
+            "60 of 100 users",
+        ),
         ({"shares": ()}, "share of users follows the percentage", "no users"),
+        (
+            {"stages": (*GOOD.stages, StageRun("ramp 50", START + 30, 5.0, 50.0))},
+            "share of users follows the percentage",
+            "50 %: no users",
+        ),
         ({"verify": None}, "both databases are equal, row by row, at one position", "not compared"),
         (
             {"verify": VerifyFacts("0/1", {"product": TableFacts(2000, 1)}, 4, 3)},
@@ -126,10 +142,10 @@ def test_a_good_run_passes_every_check() -> None:
             "both databases are equal, row by row, at one position",
             "0 of 0",
         ),
-        ({"cdc": CdcFacts(4.0, 2_001.0, 40, 3.0)}, "the change stream kept up (p99 at most 2000 ms)", "2001"),
+        ({"cdc": CdcFacts(4.0, 5_001.0, 40, 3.0)}, "the change stream kept up (p99 at most 5000 ms)", "5001"),
         (
             {"cdc": CdcFacts(None, None, 0, None)},
-            "the change stream kept up (p99 at most 2000 ms)",
+            "the change stream kept up (p99 at most 5000 ms)",
             "no change",
         ),
         ({"stream_breaks": 1}, "the demo saw every outcome", "broke 1 times"),
@@ -143,23 +159,73 @@ def test_each_promise_can_fail_and_says_why(change: dict[str, Any], name: str, n
     assert found[name].where
 
 
-def test_the_bound_on_shares_narrows_with_the_number_of_users() -> None:
-    assert share_bound(25.0, 0) == 100.0
-    assert share_bound(25.0, 100) == pytest.approx(1 + 4 * 4.33, rel=0.01)
-    assert share_bound(25.0, 10_000) == pytest.approx(1 + 4 * 0.433, rel=0.01)
+@pytest.mark.parametrize(("percent", "users"), [(10.0, 30), (25.0, 130), (50.0, 1), (75.0, 10_000)])
+def test_the_bounds_on_shares_are_exact_tails(percent: float, users: int) -> None:
+    least, greatest = users_by_chance(percent, users)
+    share = Fraction(percent) / 100
+
+    def chance(counts: range) -> Fraction:
+        return sum((comb(users, k) * share**k * (1 - share) ** (users - k) for k in counts), Fraction(0))
+
+    assert 0 <= least <= share * users <= greatest <= users
+    if users <= 130:  # exact fractions of 10,000 users take too long
+        assert chance(range(least)) < 1e-6 <= chance(range(least + 1))
+        assert chance(range(greatest + 1, users + 1)) < 1e-6 <= chance(range(greatest, users + 1))
+    else:
+        assert greatest - least < 0.05 * users
 
 
-def test_requests_to_detect_counts_from_the_first_failure_to_the_deciding_one() -> None:
-    def bad(at_ns: int) -> CanaryOutcome:
-        return CanaryOutcome(0.0, 1, failed=True, at_ns=at_ns)
+def bad(at_ns: int, client: str = "", *, percent: int = 25) -> CanaryOutcome:
+    return CanaryOutcome(
+        0.0, 1, failed=True, percent=Decimal(percent), at_ns=at_ns, client=client or f"client {at_ns}"
+    )
 
-    def good(count: int) -> CanaryOutcome:
-        return CanaryOutcome(0.0, count, failed=False)
 
+def good(count: int) -> CanaryOutcome:
+    return CanaryOutcome(0.0, count, failed=False, percent=Decimal(25))
+
+
+def detected(outcomes: list[CanaryOutcome], *, since: int, decided: int) -> Detection:
+    return detection(
+        outcomes, percent=Decimal(25), since_ns=since, decided_ns=decided, client_window=10.0
+    )  # fmt: skip
+
+
+def test_detection_counts_from_the_first_failure_after_the_last_good_answer() -> None:
     outcomes = [bad(10), good(50), bad(100), good(2), bad(110), bad(120), bad(130)]
-    assert requests_to_detect(outcomes, since_ns=90, tripped_at_ns=120) == 5
-    assert requests_to_detect(outcomes, since_ns=105, tripped_at_ns=110) == 1
-    assert requests_to_detect([], since_ns=0, tripped_at_ns=1) == 0
+    assert detected(outcomes, since=90, decided=120) == Detection(2, 2, 5)
+    assert detected(outcomes, since=105, decided=110) == Detection(1, 1, 1)
+    assert detected(outcomes, since=90, decided=130) == Detection(3, 3, 6)
+    assert detected([], since=0, decided=1) == Detection(0, 0, 0)
+
+
+def test_detection_counts_a_client_once_in_its_window_and_other_percentages_never() -> None:
+    second = 10**9
+    outcomes = [bad(second, "a"), bad(2 * second, "a"), bad(3 * second, "b"), bad(12 * second, "a")]
+    assert detected(outcomes, since=0, decided=12 * second) == Detection(3, 4, 4)
+    # a repetition of a failure that a good answer has outlived is still one
+    outcomes = [bad(second, "a"), good(1), bad(2 * second, "a"), bad(3 * second, "b"), bad(4 * second, "c")]
+    assert detected(outcomes, since=0, decided=4 * second) == Detection(2, 3, 5)
+    outcomes = [bad(1, percent=10), bad(2), bad(3)]
+    assert detected(outcomes, since=0, decided=3) == Detection(2, 2, 2)
+
+
+def test_a_controller_that_needs_more_failures_is_seen() -> None:
+    outcomes = [good(20), *(bad(number) for number in range(1, 6))]
+    assert detected(outcomes, since=0, decided=5).trials == 5
+
+
+def test_lag_counts_from_the_first_percentage_on() -> None:
+    def status(slow: int, quick: int) -> CdcStatus:
+        histogram = (quick, *(0,) * (len(LATENCY_BOUNDS_MS) - 1), slow)
+        return CdcStatus(
+            "s", Phase.STREAMING, "", 0.1, True, None, None, None, 0, 0.0, 9, 9, 0, None, 1.0, 60_000.0, histogram
+        )  # fmt: skip
+
+    seen = Observations(cdc=status(3, 40), latencies_before=status(3, 0).latencies)
+    assert cdc_facts(seen).lag_ms_p99 == pytest.approx(1.0, abs=0.02)
+    seen = Observations(cdc=status(3, 40))
+    assert cdc_facts(seen).lag_ms_p99 == 60_000.0
 
 
 def entry(second: int, event: str, stage: str, percent: str) -> Entry:

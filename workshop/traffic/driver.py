@@ -24,7 +24,10 @@ _ARMS: dict[bytes, Arm] = {b"control": "control", b"canary": "canary", b"fallbac
 
 @dataclass(frozen=True, slots=True)
 class TrafficConfig:
-    """`rate` requests a second from at most `crowd` shoppers who think for `think` seconds on average."""
+    """`rate` requests a second from at most `crowd` shoppers who think for `think` seconds on average.
+
+    Nobody thinks for less than a fifth of that.
+    """
 
     host: str
     port: int
@@ -39,7 +42,8 @@ class TrafficConfig:
 class Driver:
     """Drives traffic until its task is cancelled or `stop` is called; `record` grows meanwhile.
 
-    `visitors` makes the next new shopper's visitor.
+    `visitors` makes the next new shopper's visitor. `config.rate` may be replaced while it runs; the schedule
+    stays open at every rate. `under_way` requests wait for their answers now.
     """
 
     config: TrafficConfig
@@ -47,6 +51,7 @@ class Driver:
     record: Record = field(default_factory=Record)
     hurried: int = 0
     shoppers: int = 0
+    under_way: int = 0
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -55,18 +60,15 @@ class Driver:
         random = Random(config.seed)  # noqa: S311  (repeatable on purpose, nothing secret)
         client = Client(config.host, config.port, timeout=config.timeout)
         crowd = _Crowd(config, self.visitors, random)
-        wall, start = time.time(), time.monotonic()
-        numbers = itertools.count(1)
+        due, numbers = time.monotonic(), itertools.count(1)
         try:
             async with asyncio.TaskGroup() as under_way:
-                for due in arrivals(config.rate, random=random):
-                    if await self._stopped_within(start + due - time.monotonic()):
+                for gap in _gaps(random):
+                    due += gap / self.config.rate
+                    if await self._stopped_within(due - time.monotonic()):
                         break
                     shopper = crowd.next(time.monotonic())
-                    work = self._one(
-                        client, crowd, shopper, due=wall + due, clock=wall - start, number=next(numbers)
-                    )
-                    under_way.create_task(work)
+                    under_way.create_task(self._one(client, crowd, shopper, due=due, number=next(numbers)))
         finally:
             client.close()
             self.hurried, self.shoppers = crowd.hurried, crowd.size
@@ -85,9 +87,12 @@ class Driver:
         return self._stopping.is_set()
 
     async def _one(
-        self, client: Client, crowd: "_Crowd", shopper: Shopper, *, due: float, clock: float, number: int
+        self, client: Client, crowd: "_Crowd", shopper: Shopper, *, due: float, number: int
     ) -> None:
-        """One request of `shopper`; `clock` turns monotonic seconds into seconds since 1970."""
+        """One request of `shopper`, `due` at that monotonic time."""
+        # turns monotonic seconds into seconds since 1970; anew each time, to follow a clock that is being set
+        clock = time.time() - time.monotonic()
+        self.under_way += 1
         step = shopper.next_step()
         request_id = f"w{self.config.seed}-{number}"
         before = shopper.identity()
@@ -100,6 +105,8 @@ class Driver:
             fault = step.fault(answer)
         except BrokenError as error:
             fault = f"{error.kind}: {error}"
+        finally:
+            self.under_way -= 1
         answered = time.monotonic() + clock
         shopper.take(answer)
         self.record.add(
@@ -108,7 +115,7 @@ class Driver:
                 safe=step.safe,
                 arm=_arm(answer),
                 status=answer.status if answer is not None else 0,
-                due=due,
+                due=due + clock,
                 sent=sent,
                 answered=answered,
                 identity=before or shopper.identity(),
@@ -151,8 +158,18 @@ class _Crowd:
     def back(self, shopper: Shopper, now: float) -> None:
         """`shopper` has its answer and begins to think."""
         think = self._config.think
-        shopper.ready_at = now + min(shopper.random.expovariate(1 / think), 4 * think)
+        at_least = think / 5
+        more = shopper.random.expovariate(1 / (think - at_least))
+        shopper.ready_at = now + at_least + min(more, 4 * think)
         heapq.heappush(self._waiting, (shopper.ready_at, next(self._ties), shopper))
+
+
+def _gaps(random: Random) -> Iterator[float]:
+    """Gaps between arrivals at a rate of one a second."""
+    before = 0.0
+    for due in arrivals(1.0, random=random):
+        yield due - before
+        before = due
 
 
 def _arm(answer: Answer | None) -> Arm:

@@ -18,7 +18,8 @@ _WITH_ACCOUNT_EVERY = 4
 _STAFF_EVERY = 12
 
 _AROUND: tuple[Callable[[Random], Journey], ...] = (browse, browse, search)
-_WITH_PAGES: tuple[Callable[[Random], Journey], ...] = (*_AROUND, stroll)
+# a page costs the monolith a few times what an answer of the API does: a few percent of the requests
+_WITH_PAGES: tuple[Callable[[Random], Journey], ...] = (*_AROUND * 4, stroll)
 _WITH_ACCOUNT: tuple[Callable[[Random], Journey], ...] = (browse, search, buy, buy, review)
 _STAFF: tuple[Callable[[Random], Journey], ...] = (change_price, change_price, browse)
 
