@@ -7,6 +7,7 @@ in a process of its own.
 import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -133,18 +134,18 @@ def new_database(postgres: EmbeddedPostgres, prefix: str) -> Iterator[str]:
 
 @contextmanager
 def serve(
-    name: str, application: list[str], environ: Mapping[str, str], log: Path, *, ready_within: float = 30.0
+    name: str, application: list[str], environ: Mapping[str, str], log: Path, *, not_ready: str = ""
 ) -> Iterator[Server]:
     """Run uvicorn with `application` until the block ends; yields when `/ready` says yes.
 
-    Fails with the last reason when it does not within `ready_within` seconds.
+    With `not_ready`, a regular expression, it yields when `/ready` says no with a matching reason instead.
     """
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", *application, "--port", str(port), "--no-access-log"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=output)
     try:
-        _wait_ready(name, port, process, log, time.monotonic() + ready_within)
+        _wait_ready(name, port, process, log, not_ready)
         yield Server(name, port)
         process.terminate()
         # uvicorn shuts down in order and then raises the signal again, so its parent sees what ended it
@@ -155,17 +156,19 @@ def serve(
         process.wait()
 
 
-def _wait_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
-    last = "no answer"
+def _wait_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path, not_ready: str) -> None:
+    last, deadline = "no answer", time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         try:
             answer = Server(name, port).ask(Asked("/ready"))
         except OSError as error:
             last = str(error)
         else:
-            if answer.status == 200:
-                return
             last = answer.body.decode()
+            if not_ready and answer.status == 503 and re.search(not_ready, last):
+                return
+            if not not_ready and answer.status == 200:
+                return
         time.sleep(0.05)
     raise AssertionError(f"{name} is not ready ({last}):\n{log.read_text()[-3000:]}")
 
