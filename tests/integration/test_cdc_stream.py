@@ -585,6 +585,11 @@ def test_least_privilege_and_no_replica_role(
                 ).fetchone()
                 assert sink_role == (f"cdc_{suffix}",)
         finally:
+            # the server notices only after a moment that the stream has gone
+            source.execute(
+                "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s",
+                [suffix],
+            )
             source.execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
                 [suffix],
