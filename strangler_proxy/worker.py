@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 
 import structlog
 import uvloop
@@ -32,6 +33,25 @@ _URGENT_SECONDS = 0.002
 _ORPHAN_DRAIN_SECONDS = 1.0
 
 
+@dataclass(slots=True)
+class FlushTimes:
+    """When outcomes are to be sent. Pure; seconds of any monotonic clock.
+
+    The pause between urgent flushes counts from the last flush, not from the last failure: a burst of
+    failures must not push the next flush into the future by 2 ms for each of them.
+    """
+
+    _flushed_at: float = float("-inf")
+
+    def due(self, now: float, *, urgent: bool) -> float:
+        """When an outcome recorded `now` is to be sent at the latest."""
+        return max(now, self._flushed_at + _URGENT_SECONDS) if urgent else now + _FLUSH_SECONDS
+
+    def flushed(self, now: float) -> None:
+        """Everything recorded so far was sent."""
+        self._flushed_at = now
+
+
 class Worker:
     """Wires the data plane to the link."""
 
@@ -44,7 +64,7 @@ class Worker:
         self._start: Message = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
-        self._last_urgent = 0.0
+        self._times = FlushTimes()
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> int:
@@ -74,7 +94,7 @@ class Worker:
         finished = await plane.drain(seconds)
         if not finished:
             structlog.get_logger().warning("requests cut off", drained_seconds=seconds)
-        self._flush()
+        self._send_outcomes()  # even when the parent is slow to read: there is no later
         self._link.close()
         await self._link.lost.wait()
         for waiter in (orphaned, started, stopped):
@@ -104,12 +124,7 @@ class Worker:
         structlog.get_logger().warning("breaker changed", backend=backend, state=state.value)
 
     def _on_outcome(self, urgent: bool) -> None:  # a callback's single argument
-        now = self._loop.time()
-        if urgent:
-            due = max(now, self._last_urgent + _URGENT_SECONDS)
-            self._last_urgent = due
-        else:
-            due = now + _FLUSH_SECONDS
+        due = self._times.due(self._loop.time(), urgent=urgent)
         if self._flush_timer is not None:
             if self._flush_at <= due:
                 return
@@ -125,6 +140,11 @@ class Worker:
             self._flush_at = self._loop.time() + _FLUSH_SECONDS
             self._flush_timer = self._loop.call_at(self._flush_at, self._flush)
             return
+        self._send_outcomes()
+
+    def _send_outcomes(self) -> None:
+        assert self._plane is not None
+        self._times.flushed(self._loop.time())
         groups = self._plane.recorder.drain()
         if groups is not None:
             self._link.send({"t": "outcomes", "groups": groups})

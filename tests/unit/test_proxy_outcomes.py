@@ -14,6 +14,7 @@ from strangler_proxy.clients import DistinctClients
 from strangler_proxy.decide import Arm
 from strangler_proxy.link import Decoder, FrameError, encode
 from strangler_proxy.outcomes import LATENCY_BOUNDS, Failure, Recorder, Totals, item_of, quantile
+from strangler_proxy.worker import FlushTimes
 
 
 def good(recorder: Recorder, arm: Arm, *, status: int = 200, client: int = 1, weight: float = 25) -> None:
@@ -210,3 +211,13 @@ def test_frames_survive_any_cut(messages: list[dict[str, Any]], places: list[int
 def test_foreign_bytes_are_no_frame() -> None:
     with pytest.raises(FrameError):
         list(Decoder().feed(b"HTTP/1.1 200 OK"))
+
+
+def test_burst_of_failures_does_not_delay_the_next_ones() -> None:
+    times = FlushTimes()
+    for _ in range(1000):
+        assert times.due(5.0, urgent=True) == 5.0
+    times.flushed(5.0)
+    assert times.due(5.001, urgent=True) == 5.002
+    assert times.due(5.1, urgent=True) == 5.1
+    assert times.due(5.1, urgent=False) == 5.1 + 0.015
