@@ -76,10 +76,10 @@ class Exchange:
         "_origin",
         "_outbox",
         "_outbox_size",
+        "_permit",
         "_phase",
         "_plane",
         "_pool",
-        "_probe",
         "_rechunk",
         "_replay",
         "_replay_size",
@@ -117,7 +117,7 @@ class Exchange:
         self._account: Account | None = None
         self._falling_back = False
         self._retried = False
-        self._probe = False
+        self._permit: int | None = None
         self._head_sent = False
         self._rechunk = False
         self._close_after = False
@@ -348,11 +348,10 @@ class Exchange:
         self._backend = backend
         counts = self._decision is None or self._decision.evidence
         if counts:
-            pause = plane.breaker_permits(backend)
-            if pause is not None:
-                self._rejected(pause)
+            self._permit = plane.breaker_permits(backend)
+            if self._permit is None:
+                self._rejected(plane.breaker_pause(backend))
                 return
-            self._probe = True
         total = self._timeouts.total
         self._total_deadline = plane.now() + total if total is not None else None
         self._acquire(new=False)
@@ -523,9 +522,9 @@ class Exchange:
     # Outcomes
 
     def _tell_breaker(self, *, ok: bool) -> None:
-        if self._probe:
-            self._probe = False
-            self._plane.breaker_record(self._backend, ok=ok)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._plane.breaker_record(self._backend, ok=ok, epoch=permit)
 
     def _record_answer(self) -> None:
         status = self._status
@@ -541,8 +540,8 @@ class Exchange:
             self._account.failed(failure, status)
 
     def _record_aborted(self) -> None:
-        if self._probe:
-            self._probe = False
-            self._plane.breaker_forget(self._backend)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._plane.breaker_forget(self._backend, epoch=permit)
         if self._account is not None:
             self._account.aborted()

@@ -79,7 +79,8 @@ class DataPlane:
         for key in [key for key in self._pools if key not in kept]:
             self._pools.pop(key).close()
         for key in [key for key in self._breakers if key not in kept]:
-            del self._breakers[key]
+            if self._breakers.pop(key).state is not BreakerState.CLOSED:
+                self._on_breaker(key.partition(" ")[0], BreakerState.CLOSED)
         for key, backend in kept.items():
             if key in self._pools:
                 self._pools[key].backend = backend
@@ -93,27 +94,30 @@ class DataPlane:
             pool = self._pools[backend.key] = Pool(backend, loop=self.loop)
         return pool
 
-    def breaker_permits(self, backend: Backend) -> float | None:
-        """None when a request may be sent to `backend`; else the seconds until the next may be tried."""
+    def breaker_permits(self, backend: Backend) -> int | None:
+        """The breaker's epoch when a request may be sent to `backend`, to be given back; else None."""
         breaker = self._breaker(backend)
         before = breaker.state
-        now = self.now()
-        permitted = breaker.permit(now)
+        permitted = breaker.permit(self.now())
         if breaker.state is not before:
             self._on_breaker(backend.name, breaker.state)
-        return None if permitted else breaker.retry_after(now)
+        return breaker.epoch if permitted else None
 
-    def breaker_record(self, backend: Backend, *, ok: bool) -> None:
-        """How a permitted request ended."""
+    def breaker_pause(self, backend: Backend) -> float:
+        """Seconds until the next request may be tried on a backend that is given a pause."""
+        return self._breaker(backend).retry_after(self.now())
+
+    def breaker_record(self, backend: Backend, *, ok: bool, epoch: int) -> None:
+        """How a request permitted in `epoch` ended."""
         breaker = self._breaker(backend)
         before = breaker.state
-        breaker.record(ok=ok, now=self.now())
+        breaker.record(ok=ok, now=self.now(), epoch=epoch)
         if breaker.state is not before:
             self._on_breaker(backend.name, breaker.state)
 
-    def breaker_forget(self, backend: Backend) -> None:
-        """A permitted request ended without evidence."""
-        self._breaker(backend).forget()
+    def breaker_forget(self, backend: Backend, *, epoch: int) -> None:
+        """A request permitted in `epoch` ended without evidence."""
+        self._breaker(backend).forget(epoch=epoch)
 
     def _breaker(self, backend: Backend) -> Breaker:
         breaker = self._breakers.get(backend.key)

@@ -9,7 +9,9 @@ window: a quiet night does not make old evidence look fresh, it just stays). The
 ("Release It!", Stability Patterns); the doubling pause bounds how often a dead backend is asked.
 
 Callers ask `permit` before a call and report `record` (or `forget`, when a permitted call ended without
-evidence) after it. Time is in seconds of any monotonic clock and is always an argument.
+evidence) after it. A call may outlast the state it was permitted in: callers keep the `epoch` of that
+moment and give it back, so that an old call neither closes the breaker nor uses up the place of a probe.
+Time is in seconds of any monotonic clock and is always an argument.
 """
 
 from collections import deque
@@ -43,6 +45,7 @@ class Breaker:
 
     policy: BreakerPolicy
     state: BreakerState = BreakerState.CLOSED
+    epoch: int = 0  # counts the changes of state
     _consecutive: int = 0
     _recent: deque[bool] = field(default_factory=deque)
     _failures: int = 0
@@ -59,7 +62,7 @@ class Breaker:
             case BreakerState.OPEN:
                 if now < self._open_until:
                     return False
-                self.state = BreakerState.HALF_OPEN
+                self._become(BreakerState.HALF_OPEN)
                 self._probing = 1
                 self._good_probes = 0
                 return True
@@ -69,8 +72,10 @@ class Breaker:
                 self._probing += 1
                 return True
 
-    def record(self, *, ok: bool, now: float) -> None:
-        """The outcome of a call that was permitted."""
+    def record(self, *, ok: bool, now: float, epoch: int | None = None) -> None:
+        """The outcome of a call that was permitted in `epoch`; None is the present one."""
+        if epoch is not None and epoch != self.epoch:
+            return
         match self.state:
             case BreakerState.CLOSED:
                 self._count(ok=ok, now=now)
@@ -85,9 +90,9 @@ class Breaker:
             case BreakerState.OPEN:
                 pass  # a call that began before it opened; the decision is made already
 
-    def forget(self) -> None:
-        """A permitted call ended without evidence (the client went away): give its probe back."""
-        if self.state is BreakerState.HALF_OPEN:
+    def forget(self, *, epoch: int | None = None) -> None:
+        """A call permitted in `epoch` ended without evidence (the client went away): give its probe back."""
+        if self.state is BreakerState.HALF_OPEN and epoch in (None, self.epoch):
             self._probing = max(0, self._probing - 1)
 
     def retry_after(self, now: float) -> float:
@@ -108,12 +113,16 @@ class Breaker:
     def _open(self, now: float) -> None:
         self._pause = min(self._pause * 2 if self._pause else self.policy.pause, self.policy.longest_pause)
         self._open_until = now + self._pause
-        self.state = BreakerState.OPEN
+        self._become(BreakerState.OPEN)
         self._probing = 0
         self._good_probes = 0
 
+    def _become(self, state: BreakerState) -> None:
+        self.state = state
+        self.epoch += 1
+
     def _close(self) -> None:
-        self.state = BreakerState.CLOSED
+        self._become(BreakerState.CLOSED)
         self._consecutive = 0
         self._recent.clear()
         self._failures = 0

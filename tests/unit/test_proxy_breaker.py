@@ -111,3 +111,19 @@ def test_never_more_probes_than_allowed_and_never_closed_by_waiting(events: list
         assert under_way <= POLICY.probes
         if before is BreakerState.OPEN:
             assert breaker.state is not BreakerState.CLOSED
+
+
+def test_calls_from_before_it_opened_say_nothing_about_the_probe() -> None:
+    breaker = Breaker(BreakerPolicy(consecutive=2, pause=1.0))
+    assert breaker.permit(0.0)
+    old = breaker.epoch
+    for _ in range(2):
+        breaker.record(ok=False, now=0.0, epoch=old)
+    assert breaker.permit(2.0)
+    probe = breaker.epoch
+    breaker.record(ok=True, now=2.0, epoch=old)
+    breaker.forget(epoch=old)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert not breaker.permit(2.0)
+    breaker.record(ok=True, now=2.1, epoch=probe)
+    assert breaker.state is BreakerState.CLOSED
