@@ -7,12 +7,12 @@ from pathlib import Path
 
 from chassis.logs import configure
 from chassis.problems import InvalidFileError
-from strangler_proxy.server import PortTakenError, run
+from strangler_proxy.server import PortTakenError, SettingError, run
 
 
 def main() -> int:
-    """Parse the options and serve. Exit codes: 0 stopped, 2 usage, 3 the file was refused, 5 a port is
-    taken."""
+    """Parse the options and serve. Exit codes: 0 stopped, 2 usage or a setting that cannot be used, 3 the
+    file was refused, 5 a port is taken."""
     parser = argparse.ArgumentParser(prog="python -m strangler_proxy", description=__doc__)
     parser.add_argument("--routes", type=Path, required=True, metavar="FILE")
     parser.add_argument("--port", type=int, default=8000)
@@ -32,6 +32,9 @@ def main() -> int:
     except InvalidFileError as error:
         sys.stderr.write(f"{error}\n")
         return 3
+    except SettingError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except PortTakenError as error:
         sys.stderr.write(f"{error}\n")
         return 5

@@ -30,9 +30,12 @@ from strangler_proxy.table import Sticky, StickyKind
 USER_COOKIE = b"strangler_user"
 ANONYMOUS_COOKIE = b"strangler_id"
 SESSION_COOKIE = b"sessionid"
+SHORTEST_SECRET = 16  # bytes
 _YEAR = 31_536_000
 _REMEMBERED = 20_000
 _SUBJECT = re.compile(rb"[!-~]{1,128}")
+# Of RFC 6265's cookie-octets, without % that marks the others: a key `x;Domain=...` stays a value.
+_NOT_IN_COOKIES = re.compile(rb'["%,;\\]')
 
 
 @lru_cache(maxsize=64)
@@ -52,12 +55,12 @@ def cookie_value(cookies: bytes, name: bytes) -> bytes:
 class CookieSigner:
     """Signs and verifies the proxy's cookies. Remembers verified ones: the same few come again and again."""
 
-    secret: bytes
-    _verified: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
+    secret: bytes = field(repr=False)  # stays out of tracebacks
+    _verified: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.secret) < 16:
-            raise ValueError("the cookie secret needs at least 16 bytes; set STRANGLER_COOKIE_SECRET")
+        if len(self.secret) < SHORTEST_SECRET:
+            raise ValueError(f"the cookie secret needs at least {SHORTEST_SECRET} bytes")
 
     def sign(self, purpose: bytes, value: bytes) -> bytes:
         """The cookie's value: `value.signature`."""
@@ -125,9 +128,12 @@ def user_cookie(*, signer: CookieSigner, said: bytes, cookies: bytes, secure: bo
     present = cookie_value(cookies, USER_COOKIE)
     if not said:
         return _set_cookie(USER_COOKIE, b"", 0, secure=secure) if present else b""
-    if not _SUBJECT.fullmatch(said) or signer.verify(USER_COOKIE, present) == said:
+    if not _SUBJECT.fullmatch(said):
         return b""
-    return _set_cookie(USER_COOKIE, signer.sign(USER_COOKIE, said), _YEAR, secure=secure)
+    subject = _NOT_IN_COOKIES.sub(lambda found: b"%%%02X" % found[0][0], said)
+    if signer.verify(USER_COOKIE, present) == subject:
+        return b""
+    return _set_cookie(USER_COOKIE, signer.sign(USER_COOKIE, subject), _YEAR, secure=secure)
 
 
 def cookie_lines(

@@ -24,6 +24,7 @@ import uvloop
 from strangler_proxy.admin import AdminServer, LineStream, Reply, json_reply
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
+from strangler_proxy.identity import SHORTEST_SECRET
 from strangler_proxy.metrics import exposition
 from strangler_proxy.outcomes import Totals
 from strangler_proxy.reload import RoutesFollower
@@ -42,6 +43,19 @@ class PortTakenError(Exception):
         super().__init__(f"port {port} is taken: end the process that listens on it, or choose another port")
 
 
+class SettingError(Exception):
+    """A setting the proxy is started with cannot be used: which one, what is wrong, what to do.
+
+    A usage error: commands end with exit code 2. `fault` never holds a secret's value.
+    """
+
+    def __init__(self, setting: str, fault: str, remedy: str) -> None:
+        self.setting = setting
+        self.fault = fault
+        self.remedy = remedy
+        super().__init__(f"{setting}: {fault} ({remedy})")
+
+
 def run(
     *,
     routes: Path,
@@ -55,18 +69,18 @@ def run(
     """Serve until SIGTERM or SIGINT; the exit code.
 
     Raises InvalidFileError when the routes file is not legal, PortTakenError when a port is taken,
-    ValueError when `STRANGLER_COOKIE_SECRET` is too short or `workers` is not positive; nothing has started
-    then.
+    SettingError when `STRANGLER_COOKIE_SECRET` is too short, `workers` is not positive, or host and port
+    are none that can be listened on; nothing has started then.
     """
     if workers < 1:
-        raise ValueError("at least one worker is needed")
+        raise SettingError("workers", f"{workers} cannot serve", "ask for at least 1")
     content = read_content(routes)
     loaded = parse_routes(content, str(routes))
     secret = _secret()
     listeners = _listeners(host, port, workers)
     try:
         (admin_listener,) = _listeners(admin_host, admin_port, 1)
-    except PortTakenError:
+    except (PortTakenError, SettingError):
         for listener in listeners:
             listener.close()
         raise
@@ -84,12 +98,15 @@ def run(
 
 
 def _listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    if not 0 <= port <= 65_535:  # getaddrinfo would quietly take the number modulo 65,536
+        raise SettingError("port", f"there is no port {port}", "choose one from 1 to 65535")
     try:
         return make_listeners(host, port, count)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError(port) from error
-        raise
+        remedy = "choose an address of this machine and a port this user may open"
+        raise SettingError(f"{host}:{port}", f"cannot be listened on: {error.strerror}", remedy) from error
 
 
 def _secret() -> bytes:
@@ -99,9 +116,11 @@ def _secret() -> bytes:
             "no cookie secret: users get new identities at every restart", remedy=f"set {SECRET_VARIABLE}"
         )
         return secrets.token_bytes(32)
-    if len(given.encode()) < 16:
-        raise ValueError(f"{SECRET_VARIABLE} needs at least 16 bytes")
-    return given.encode()
+    secret = os.fsencode(given)
+    if len(secret) < SHORTEST_SECRET:
+        fault = f"has {len(secret)} bytes, at least {SHORTEST_SECRET} are needed"
+        raise SettingError(SECRET_VARIABLE, fault, "set it to the output of: openssl rand -hex 32")
+    return secret
 
 
 class Parent:

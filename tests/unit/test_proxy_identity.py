@@ -93,6 +93,21 @@ def test_user_cookie_follows_what_the_monolith_says() -> None:
     assert after(b"4; 2", b"") == b""  # nothing that would break out of the cookie
 
 
+def test_user_key_of_any_characters_stays_one_cookie_value_and_is_recognised() -> None:
+    said = b'a;Domain=b,"%3B\\'
+    made = user_cookie(signer=SIGNER, said=said, cookies=b"", secure=False)
+    pair, *attributes = made.split(b"; ")
+    assert attributes == [b"Path=/", b"Max-Age=31536000", b"HttpOnly", b"SameSite=Lax"]
+    assert not set(pair.partition(b"=")[2]) & set(b' ",;\\')
+    assert user_cookie(signer=SIGNER, said=said, cookies=pair, secure=False) == b""
+    other = user_cookie(signer=SIGNER, said=said.replace(b"%3B", b";"), cookies=pair, secure=False)
+    assert other.partition(b";")[0] != pair
+
+
+def test_secret_is_not_shown() -> None:
+    assert b"secret" not in repr(CookieSigner(b"secret" * 4)).encode().partition(b"(")[2]
+
+
 def test_short_secret_is_refused() -> None:
-    with pytest.raises(ValueError, match="STRANGLER_COOKIE_SECRET"):
+    with pytest.raises(ValueError, match="at least 16 bytes"):
         CookieSigner(b"short")
