@@ -17,6 +17,7 @@ import structlog
 
 _MAX_HEAD = 16_384
 _REQUEST_SECONDS = 30.0
+_SEND_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,11 @@ class AdminServer:
         try:
             while await self._serve_one(reader, writer):
                 pass
-        except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            pass  # the client went away, said nothing for long, or the proxy ends: nobody is left to be told
+        except (ConnectionError, TimeoutError):
+            # The client went away, or says or takes nothing: close() would wait for it to take the rest.
+            writer.transport.abort()
+        except asyncio.CancelledError:
+            pass  # the proxy ends
         finally:
             self._connections.discard(task)
             writer.close()
@@ -140,25 +144,30 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply, *, keep: bool, body
         f"Content-Length: {len(reply.body)}\r\nCache-Control: no-store\r\n"
         f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
     ).encode("ascii")
-    writer.write(head + reply.body if body else head)
-    await writer.drain()
+    await _send(writer, head + reply.body if body else head)
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write, and wait until the client has room for more. Raises TimeoutError when it makes none."""
+    writer.write(data)
+    async with asyncio.timeout(_SEND_SECONDS):
+        await writer.drain()
 
 
 async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: LineStream) -> None:
     """Send lines until they end or the client leaves (which shows as the end of what it sends)."""
-    writer.write(
+    await _send(
+        writer,
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nCache-Control: no-store\r\n"
-        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
     )
     left = asyncio.ensure_future(reader.read(1))
     try:
         async for line in stream.lines:
             if left.done():
                 return
-            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
-            await writer.drain()
-        writer.write(b"0\r\n\r\n")
-        await writer.drain()
+            await _send(writer, b"%x\r\n%b\r\n" % (len(line), line))
+        await _send(writer, b"0\r\n\r\n")
     finally:
         left.cancel()
         aclose = getattr(stream.lines, "aclose", None)

@@ -60,7 +60,7 @@ class Fleet:
         self._secret = secret
         self._drain_seconds = drain_seconds
         self._hub = hub
-        self._stopping = False
+        self._stop = asyncio.Event()
         self._changed = asyncio.Condition()
         self._notifiers: set[asyncio.Task[None]] = set()
 
@@ -92,7 +92,7 @@ class Fleet:
 
     def ready(self) -> bool:
         """Does every worker serve?"""
-        return not self._stopping and all(slot.version is not None for slot in self._slots)
+        return not self._stop.is_set() and all(slot.version is not None for slot in self._slots)
 
     def breaker(self, backend: str) -> str:
         """The worst state of a backend's breaker over all workers."""
@@ -105,29 +105,39 @@ class Fleet:
     async def keep(self, slot: Slot) -> None:
         """Keep a worker in `slot` until `stop`."""
         log = structlog.get_logger()
-        while not self._stopping:
+        while not self._stop.is_set():
             began = time.monotonic()
-            process = await self._spawn(slot)
+            try:
+                process = await self._spawn(slot)
+            except OSError as error:  # no memory, no descriptors, too many processes: it may pass
+                log.error("worker cannot be started, trying again", worker=slot.id, reason=str(error))  # noqa: TRY400  # no fault of ours, a traceback would not help
+                await self._pause(slot)
+                continue
+            if self._stop.is_set():  # `stop` came while it was being started and did not see it
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
             code = await process.wait()
             if slot.link is not None:
                 await slot.link.lost.wait()  # what it sent last is still in the socket: read on until its end
             slot.process, slot.link, slot.version = None, None, None
             slot.breakers.clear()
-            if self._is_stopping():
+            if self._stop.is_set():
                 return
             slot.restarts += 1
             if time.monotonic() - began > _STABLE_SECONDS:
                 slot.pause = _FIRST_PAUSE
             log.error("worker died, replacing it", worker=slot.id, pid=process.pid, code=code)
-            await asyncio.sleep(slot.pause)
-            slot.pause = min(slot.pause * 2, _LONGEST_PAUSE)
+            await self._pause(slot)
 
-    def _is_stopping(self) -> bool:  # a method, or mypy takes the flag for constant within `keep`
-        return self._stopping
+    async def _pause(self, slot: Slot) -> None:
+        """Let some time pass, twice as much the next time; `stop` cuts it short."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), slot.pause)
+        slot.pause = min(slot.pause * 2, _LONGEST_PAUSE)
 
     async def stop(self) -> None:
         """Ask every worker to finish and end; kill those that do not within the drain time."""
-        self._stopping = True
+        self._stop.set()
         for slot in self._slots:
             slot.listener.close()
             if slot.process is not None and slot.process.returncode is None:
@@ -152,6 +162,7 @@ class Fleet:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # what lies in the working directory is not to stand in for modules of ours
                 "-m",
                 "strangler_proxy.worker",
                 str(theirs.fileno()),
@@ -160,6 +171,9 @@ class Fleet:
                 stdin=asyncio.subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": _python_path()},
             )
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         link = Link(lambda message: self._on_message(slot, message))

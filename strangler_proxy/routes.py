@@ -52,6 +52,9 @@ from strangler_proxy.table import (
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+_HOST = re.compile(
+    r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?"
+)
 _PATH = re.compile(r"/[!-~]*")
 
 
@@ -78,6 +81,8 @@ def _url(value: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not a URL: {error}") from error
+    if parts.hostname and not _HOST.fullmatch(parts.hostname):
+        raise ValueError("the URL's host is a name of letters, digits, - and dots, or an address")
     if parts.scheme != "http":
         raise ValueError("the URL must begin with http:// (TLS ends before the proxy or at a sidecar)")
     if not parts.hostname or port == 0:
@@ -232,7 +237,13 @@ def parse_with_places(content: bytes, file: str) -> tuple[Routes, Places]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InvalidFileError([Problem(file, line, 0, "", "is not UTF-8", "save it as UTF-8")]) from error
-    data, places = parse(text, file)
+    try:
+        data, places = parse(text, file)
+    except (RecursionError, TypeError, ValueError) as error:  # legal YAML that its reader cannot take in
+        reason = f"cannot be taken in: {error}"
+        raise InvalidFileError(
+            [Problem(file, 0, 0, "", reason, "write it without merges (<<), deep nesting and huge numbers")]
+        ) from error
     if not isinstance(data, dict):
         fault = places.problem((), "holds no mapping", "begin with version, backends, default and groups")
         raise InvalidFileError([fault])

@@ -1,11 +1,13 @@
 """What a hostile or broken peer may cost: memory, connections, time, and whose fault it is said to be."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
-from strangler_proxy import downstream
+from chassis.resilience.breaker import BreakerState
+from strangler_proxy import admin, downstream
 from strangler_proxy.exchange import BUFFER_LIMIT
 from strangler_proxy.table import Routes
 from tests.proxy_lab import Lab, Message, hang, lab, raw, reply, run, until
@@ -215,5 +217,53 @@ def test_a_fault_in_one_deadline_does_not_stop_the_others() -> None:
             it.plane.active.add(Broken())  # type: ignore[arg-type]  # as above
             await until(lambda: bool(reported))
             assert (await it.get("/api/x")).body == b"monolith"
+
+    run(main())
+
+
+def test_admin_subscriber_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "_SEND_SECONDS", 0.3)
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def lines() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 100_000 + b"\n"
+            finally:
+                ended.set()
+
+        async def stream() -> admin.LineStream:
+            return admin.LineStream(lines())
+
+        served: list[asyncio.StreamWriter] = []
+        port = admin.AdminServer({("GET", "/stream"): stream})
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            served.append(writer)
+            await port.serve(reader, writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        _reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport in fact
+        await asyncio.wait_for(ended.wait(), 5)
+        await until(lambda: served[0].transport.get_write_buffer_size() == 0)  # what it did not take is freed
+        writer.transport.abort()
+        server.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_breaker_of_a_backend_that_moved_is_reported_closed() -> None:
+    async def main() -> None:
+        async with lab(catalog=reply(status=b"500 Broken"), backend="breaker: {consecutive: 5}") as it:
+            for _ in range(5):
+                await it.get("/api/x")
+            assert it.breakers == [("catalog", BreakerState.OPEN)]
+            it.plane.apply(_with_host(it, "localhost"))
+            assert it.breakers[-1] == ("catalog", BreakerState.CLOSED)
 
     run(main())

@@ -20,6 +20,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from strangler_proxy.edit import set_percent
+from strangler_proxy.fleet import Fleet, make_listeners
+from strangler_proxy.hub import Hub
+from strangler_proxy.routes import parse_routes
 from tests.proxy_lab import (
     SECRET,
     Backend,
@@ -468,10 +471,12 @@ def test_metrics_agree_with_outcomes(tmp_path: Path) -> None:
     run(main())
 
 
-async def refused_start(directory: Path, *, port: int, admin_port: int) -> tuple[int, str]:
+async def refused_start(directory: Path, *, port: int, admin_port: int, secret: str = "") -> tuple[int, str]:
     """Exit code and stderr of a start that must not succeed."""
     process = await asyncio.create_subprocess_exec(
-        *command(directory / "routes.yaml", port, admin_port), stderr=asyncio.subprocess.PIPE
+        *command(directory / "routes.yaml", port, admin_port),
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"STRANGLER_COOKIE_SECRET": secret},
     )
     _, stderr = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode is not None
@@ -510,5 +515,100 @@ def test_two_proxies_do_not_share_a_port(tmp_path: Path) -> None:
             code, stderr = await refused_start(tmp_path, port=it.port, admin_port=free_port())
             assert code == 5
             assert f"port {it.port} is taken" in stderr
+
+    run(main())
+
+
+def test_short_secret_is_a_clear_error_that_does_not_show_it(tmp_path: Path) -> None:
+    (tmp_path / "routes.yaml").write_bytes(routes_text(1, 2))
+    code, stderr = run(
+        refused_start(
+            tmp_path, port=free_port(), admin_port=free_port(), secret="hush hush"
+        )  # the test's own
+    )
+    assert code == 2
+    assert "STRANGLER_COOKIE_SECRET: has 9 bytes, at least 16 are needed (set it to" in stderr
+    assert "hush" not in stderr
+    assert "Traceback" not in stderr
+
+
+def test_port_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "routes.yaml").write_bytes(routes_text(1, 2))
+    code, stderr = run(refused_start(tmp_path, port=70_000, admin_port=free_port()))
+    assert code == 2
+    assert "70000" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_file_its_reader_cannot_take_in_is_refused_and_the_proxy_lives_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with proxy(tmp_path) as it:
+            good = it.routes.read_bytes()
+            it.routes.write_bytes(b"percent: " + b"1" * 5000)
+            status = await it.until_status(lambda status: status["error"] is not None)
+            assert "cannot be taken in" in status["error"]["problems"][0]["message"]
+            assert (await it.ask("/api/x")).body == b"catalog"
+            it.routes.write_bytes(good)
+            await it.until_status(lambda status: status["error"] is None)
+
+    run(main())
+
+
+def test_module_in_the_working_directory_does_not_stand_in_for_one_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "httptools.py").write_text("raise SystemExit('the wrong module')")
+
+    async def main() -> None:
+        listeners = make_listeners("127.0.0.1", 0, 1)
+        hub = Hub(hello=dict)
+        routes = parse_routes(routes_text(1, 2), "lab")
+        fleet = Fleet(listeners=listeners, routes=routes, secret=SECRET, drain_seconds=1.0, hub=hub)
+        keeping = asyncio.create_task(fleet.keep(fleet.slots[0]))
+        await until(fleet.ready)
+        await fleet.stop()
+        await keeping
+
+    monkeypatch.chdir(tmp_path)
+    run(main())
+
+
+def test_worker_that_is_being_started_ends_with_the_fleet() -> None:
+    async def main() -> None:
+        listeners = make_listeners("127.0.0.1", 0, 1)
+        routes = parse_routes(routes_text(1, 2), "lab")
+        fleet = Fleet(
+            listeners=listeners, routes=routes, secret=SECRET, drain_seconds=1.0, hub=Hub(hello=dict)
+        )
+        keeping = asyncio.create_task(fleet.keep(fleet.slots[0]))
+        await asyncio.sleep(0)  # it has begun to start one
+        assert fleet.slots[0].process is None
+        await fleet.stop()
+        await asyncio.wait_for(keeping, 5)
+
+    run(main())
+
+
+def test_start_that_fails_for_a_while_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = asyncio.create_subprocess_exec
+    failures = [BlockingIOError(11, "Resource temporarily unavailable")] * 2
+
+    async def sometimes(*arguments: Any, **more: Any) -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await real(*arguments, **more)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", sometimes)
+
+    async def main() -> None:
+        listeners = make_listeners("127.0.0.1", 0, 1)
+        routes = parse_routes(routes_text(1, 2), "lab")
+        fleet = Fleet(
+            listeners=listeners, routes=routes, secret=SECRET, drain_seconds=1.0, hub=Hub(hello=dict)
+        )
+        keeping = asyncio.create_task(fleet.keep(fleet.slots[0]))
+        await until(fleet.ready)
+        await fleet.stop()
+        await keeping
 
     run(main())

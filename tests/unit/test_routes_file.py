@@ -224,3 +224,23 @@ def test_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"version: 1\n\xff\xfe")
     with pytest.raises(InvalidFileError, match=r"binary.yaml:2: is not UTF-8"):
         load_routes(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("host", ["a..b", "b\u00fccher.test", "a b", "a%20b"])
+def test_host_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    text = GOOD.replace("127.0.0.1:8101", host)
+    with pytest.raises(InvalidFileError, match="the URL's host is a name of letters"):
+        parse_routes(text.encode(), "f")
+
+
+@pytest.mark.parametrize(
+    "host", ["catalog", "catalog.shop.svc", "a_b", "[::1]:80", "[fe80::1%eth0]:80", "10.0.0.1"]
+)
+def test_hosts_that_can_be_looked_up(host: str) -> None:
+    parse_routes(GOOD.replace("127.0.0.1:8101", host).encode(), "f")
+
+
+@pytest.mark.parametrize("text", ["[" * 1200, f"percent: {'1' * 5000}"], ids=["deep", "huge"])
+def test_what_the_reader_cannot_take_in_is_refused_too(text: str) -> None:
+    with pytest.raises(InvalidFileError, match="cannot be taken in"):
+        parse_routes(text.encode(), "f")
