@@ -46,14 +46,18 @@ class AlreadyRunningError(StackError):
     def __init__(self, pid: int, layout: Layout) -> None:
         self.pid = pid
         super().__init__(
-            f"a stack is already running in {layout.var} (supervisor {pid}); nothing was started",
+            f"a stack is already running in {layout.var} (supervisor {pid}); nothing was started"
+            + "".join(f"\ngiven up there: {reason}" for reason in _given_up(layout).values()),
             remedy="`strangler down` stops it, `--var DIR` uses another directory",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the supervisor last said of itself. `groups` are the process groups it started, by name."""
+    """What the supervisor last said of itself.
+
+    `groups` are the process groups it started, by name; `given_up` says why of each unit that stays down.
+    """
 
     phase: Phase
     pid: int
@@ -61,6 +65,7 @@ class State:
     message: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
+    given_up: Mapping[str, str] = field(default_factory=dict)
     happenings: tuple[str, ...] = ()
 
 
@@ -138,8 +143,16 @@ def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 
     raise StackError("the supervisor ended without a word", remedy=f"read {layout.logs / 'supervisor.log'}")
 
 
-def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> bool:
-    """End the stack; True when one was running. Returns when nothing of it is left.
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Whether a stack was running, and what of it had been given up before, with the reasons."""
+
+    was_running: bool
+    given_up: Mapping[str, str]
+
+
+def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> Stopped:
+    """End the stack. Returns when nothing of it is left.
 
     Raises StackError naming the processes that are left when there are some after `timeout` seconds.
     """
@@ -157,7 +170,8 @@ def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> bool:
                 remedy=f"read {layout.logs / 'supervisor.log'}; `kill -9 {pid}` ends it and its children",
             )
         time.sleep(_POLL)
-    return pid is not None
+    given_up = state.given_up if state is not None and pid is not None else {}
+    return Stopped(was_running=pid is not None, given_up=given_up)
 
 
 def wipe(layout: Layout) -> None:
@@ -191,7 +205,7 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
         def on_happening(happening: Happening) -> None:
             log.info(happening.text, unit=happening.name, kind=happening.kind)
             groups = {unit.name: unit.pid for unit in supervisor.units if unit.pid is not None}
-            writer.happened(happening.text, groups)
+            writer.happened(happening.text, groups, supervisor.given_up)
             if tell is not None:
                 tell(happening)
 
@@ -232,15 +246,24 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
         return writer.put(phase=final.phase, fault=final.fault, message=final.message)
 
 
+def _given_up(layout: Layout) -> Mapping[str, str]:
+    state = read_state(layout)
+    return state.given_up if state is not None else {}
+
+
 class _StateWriter:
     def __init__(self, layout: Layout) -> None:
         self._path = layout.state
         self.state = State(phase="starting", pid=os.getpid())
         self.put()
 
-    def happened(self, text: str, groups: Mapping[str, int]) -> None:
+    def happened(self, text: str, groups: Mapping[str, int], given_up: Mapping[str, str]) -> None:
         """Add a line; `groups` grows only, so that `down` can check each."""
-        self.put(happenings=(*self.state.happenings, text)[-200:], groups={**self.state.groups, **groups})
+        self.put(
+            happenings=(*self.state.happenings, text)[-200:],
+            groups={**self.state.groups, **groups},
+            given_up=given_up,
+        )
 
     def put(self, **changes: Any) -> State:
         self.state = replace(self.state, **changes)

@@ -165,17 +165,20 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
             f"Delete the databases, pictures, mails and secrets in {layout.var}?", abort=True, err=True
         )
     try:
-        was_running = background.stop(layout)
+        stopped = background.stop(layout)
         if wipe:
             background.wipe(layout)
     except StackError as error:
         _fail(error)
     if as_json:
-        click.echo(json.dumps({"was_running": was_running, "left": []}))
-    else:
-        click.echo(
-            "stopped; nothing is left running" if was_running else f"nothing is running in {layout.var}"
-        )
+        shown = {"was_running": stopped.was_running, "left": [], "given_up": dict(stopped.given_up)}
+        click.echo(json.dumps(shown))
+        return
+    for reason in stopped.given_up.values():
+        click.echo(f"had been given up: {reason}", err=True)
+    click.echo(
+        "stopped; nothing is left running" if stopped.was_running else f"nothing is running in {layout.var}"
+    )
 
 
 @click.command()

@@ -205,7 +205,12 @@ class _Performance:
         async with asyncio.TaskGroup() as group:
             beside = [
                 group.create_task(work)
-                for work in (self._supervisor.watch(), self._observer.run(), self._show(), self._ease())
+                for work in (
+                    self._supervisor.watch(all_essential=True),
+                    self._observer.run(),
+                    self._show(),
+                    self._ease(),
+                )
             ]
             traffic = group.create_task(self._driver.run())
             await self._script()

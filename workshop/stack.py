@@ -3,7 +3,8 @@
     PostgreSQL ─► databases, roles ─┬► shop: migrate, seed ──► monolith ─┬► proxy ─► change stream, controller
                                     └► catalogue: migrate ───► catalogue ┘
 
-`bring_up` does it on a `Supervisor`; ending it is the supervisor's. Every process gets only the variables it
+`bring_up` does it on a `Supervisor`; ending it is the supervisor's. The shop is PostgreSQL, monolith and proxy:
+only these are essential, the rest may crash for good without taking it along. Every process gets only the variables it
 needs: the catalogue service never sees the shop's password. Ports are checked before anything starts.
 """
 
@@ -12,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -90,6 +91,7 @@ class PostgresUnit:
 
     name = "postgres"
     deadline = 30.0
+    essential = True
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         self.server = server
@@ -258,9 +260,10 @@ class _Programs:
 
     def catalogue(self) -> Program:
         env = self._only("CATALOG_DATABASE_URL")
-        return self._uvicorn(
+        catalogue = self._uvicorn(
             "catalogue", "extracted.catalog.app:create_app", self._config.ports.catalog, env, factory=True
         )
+        return replace(catalogue, essential=False)
 
     def manage(self, name: str, *arguments: str) -> Program:
         return self._program(
@@ -282,21 +285,23 @@ class _Programs:
         )  # fmt: skip
 
     def change_stream(self) -> Program:
-        return self._strangler(
+        stream = self._strangler(
             "change-stream",
             ["cdc", "run", str(self._config.plan)],
             self.stack.environment,
             has_spoken(self._config.layout.log("change-stream")),
         )
+        return replace(stream, essential=False)
 
     def controller(self) -> Program:
         settings = [text for setting in self._config.plan_settings for text in ("--set", setting)]
-        return self._strangler(
+        controller = self._strangler(
             "controller",
             ["controller", str(self._config.plan), *settings],
             self.stack.environment,
             _controls(self.stack.environment["STRANGLER_LEDGER_DSN"]),
         )
+        return replace(controller, essential=False)
 
     def _strangler(
         self, name: str, arguments: Sequence[str], env: Mapping[str, str], probe: Probe

@@ -2,7 +2,8 @@
 
     start(program)   spawn it with its own log file, ask its probe until it is ready or its deadline passes
     run_to_end(...)  the same for a program that ends by itself (migrations, seeding)
-    watch()          start again what crashes, as `workshop.restart` decides; raise when it gives up
+    watch()          start again what crashes, as `workshop.restart` decides; what it gives up stays down, and
+                     only an essential unit takes the others along
     stop()           end everything in reverse order; what does not end in time is killed
 
 Every program is a process group of its own: Ctrl-C in a terminal reaches the supervisor alone, which then
@@ -18,11 +19,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from workshop.children import end_with_parent, group_is_empty
 from workshop.probe import Probe, port_is_free
@@ -96,6 +97,11 @@ class Unit(Protocol):
         ...
 
     @property
+    def essential(self) -> bool:
+        """Whether the others are of no use without it."""
+        ...
+
+    @property
     def pid(self) -> int | None:
         """Its process id while it runs."""
         ...
@@ -128,6 +134,7 @@ class Program:
     env: Mapping[str, str]
     cwd: Path | None = None
     deadline: float = 30.0
+    essential: bool = True
     stop_timeout: float = 10.0
     _process: subprocess.Popen[bytes] | None = None
 
@@ -202,11 +209,17 @@ class Supervisor:
         self._policy = policy or RestartPolicy()
         self._units: list[Unit] = []
         self._crashes: dict[str, list[float]] = {}
+        self._given_up: dict[str, str] = {}
 
     @property
     def units(self) -> Sequence[Unit]:
         """What was started and not yet stopped, in starting order."""
         return tuple(self._units)
+
+    @property
+    def given_up(self) -> Mapping[str, str]:
+        """Units that stay down, with the reason and the log to read."""
+        return dict(self._given_up)
 
     def pid(self, name: str) -> int:
         """Process id of the running unit `name`. Raises StackError when it does not run."""
@@ -243,14 +256,19 @@ class Supervisor:
             raise ProgramFailedError(program.name, _ended(code), program.log)
         self.say(program.name, "ready", f"{program.name} done in {time.monotonic() - began:.1f} s")
 
-    async def watch(self) -> None:
-        """Start again what crashes. Raises ProgramFailedError when a unit crashes too often."""
+    async def watch(self, *, all_essential: bool = False) -> None:
+        """Start again what crashes.
+
+        A unit that crashes too often is given up. Raises ProgramFailedError for one that is essential (with
+        `all_essential`: for any); the others stay down, are told and kept in `given_up`, and the rest runs on.
+        Raises StackError when the remains of an essential unit cannot be ended.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 for unit in self._units:
-                    group.create_task(self._keep(unit))
-        except* ProgramFailedError as failures:
-            raise failures.exceptions[0] from None
+                    group.create_task(self._keep(unit, essential=unit.essential or all_essential))
+        except* StackError as failures:
+            raise next(_leaves(failures)) from None
 
     async def stop(self) -> None:
         """End every unit in reverse order. Raises the first fault after all were tried."""
@@ -266,7 +284,17 @@ class Supervisor:
         if faults:
             raise faults[0]
 
-    async def _keep(self, unit: Unit) -> None:
+    async def _keep(self, unit: Unit, *, essential: bool) -> None:
+        try:
+            await self._keep_running(unit)
+        except StackError as error:
+            if essential:
+                raise
+            self._given_up[unit.name] = error.message.splitlines()[0] + f"; its log is {unit.log}"
+            self.say(unit.name, "gave-up", f"{self._given_up[unit.name]}; the rest goes on without it")
+
+    async def _keep_running(self, unit: Unit) -> NoReturn:
+        """Raises ProgramFailedError when it crashed too often, StackError when its remains do not end."""
         while True:
             await _within(math.inf, lambda: unit.exit_code() is not None)
             code = unit.exit_code()
@@ -276,7 +304,7 @@ class Supervisor:
             self.say(unit.name, "crashed", f"{unit.name} {_ended(code)}")
             match after_crash(crashes, self._policy):
                 case GiveUp(crashes=count, seconds=seconds):
-                    self.say(unit.name, "gave-up", f"{unit.name} crashed {count} times in {seconds:.0f} s")
+                    await unit.stop()
                     raise ProgramFailedError(
                         unit.name, f"crashed {count} times in {seconds:.0f} s, given up", unit.log
                     )
@@ -312,6 +340,14 @@ def check_ports(ports: Mapping[str, int]) -> None:
     taken = {name: port for name, port in ports.items() if not port_is_free(port)}
     if taken:
         raise PortsTakenError(taken)
+
+
+def _leaves(group: BaseExceptionGroup[StackError]) -> Iterator[StackError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _ended(code: int) -> str:

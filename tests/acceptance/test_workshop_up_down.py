@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -76,6 +77,11 @@ def stack_environment(directory: Path) -> dict[str, str]:
     lines = (directory / "run" / "stack.env").read_text().splitlines()
     pairs = [shlex.split(line)[1].partition("=")[::2] for line in lines]
     return dict(pairs)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((directory / "run" / "state.json").read_text())
+    return state
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +168,34 @@ def test_what_crashes_is_started_again(running: tuple[Path, dict[str, int]]) -> 
         time.sleep(0.05)
 
 
+def test_what_is_given_up_stays_down_and_the_shop_stays_open(var: Path) -> None:
+    ports = free_ports()
+    done = run("up", "--var", str(var), *options(ports), *SMALL)
+    assert done.returncode == 0, done.stderr
+    shop = f"http://127.0.0.1:{ports['port']}/api/products/"
+    deadline = time.monotonic() + 90
+    killed: set[int] = set()
+    while not (state := read_state(var))["given_up"]:
+        assert time.monotonic() < deadline, state["happenings"][-10:]
+        pid = state["groups"]["controller"]
+        if pid not in killed:
+            killed.add(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert httpx.get(shop).status_code == 200
+        time.sleep(0.05)
+    assert list(state["given_up"]) == ["controller"]
+    assert str(var / "log" / "controller.log") in state["given_up"]["controller"]
+    assert state["phase"] == "ready"
+    assert httpx.get(shop).status_code == 200
+    again = run("up", "--var", str(var), *options(free_ports()), *SMALL)
+    assert again.returncode == 5
+    assert "given up there: controller" in again.stderr
+    down = json.loads(run("down", "--var", str(var), "--json").stdout)
+    assert down == {"was_running": True, "left": [], "given_up": state["given_up"]}
+    until_gone(var, ports)
+
+
 def test_data_stay_and_a_killed_supervisor_takes_everything_along(var: Path) -> None:
     ports = free_ports()
     done = run("up", "--var", str(var), "--json", *options(ports), *SMALL)
@@ -172,7 +206,10 @@ def test_data_stay_and_a_killed_supervisor_takes_everything_along(var: Path) -> 
     os.kill(supervisor, signal.SIGKILL)
     until_gone(var, ports)
     down = run("down", "--var", str(var), "--json")
-    assert (down.returncode, json.loads(down.stdout)) == (0, {"was_running": False, "left": []})
+    assert (down.returncode, json.loads(down.stdout)) == (
+        0,
+        {"was_running": False, "left": [], "given_up": {}},
+    )
 
     again = run("up", "--var", str(var), *options(ports), *SMALL)
     assert again.returncode == 0, again.stderr

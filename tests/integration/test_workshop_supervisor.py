@@ -148,6 +148,40 @@ async def test_what_crashes_too_often_is_given_up(
     await supervisor.stop()
 
 
+async def test_what_is_not_essential_is_given_up_alone(
+    tmp_path: Path, supervisor: Supervisor, told: list[Happening]
+) -> None:
+    hopeless = program(
+        tmp_path, "hopeless", "print('ready'); import time; time.sleep(0.3); raise SystemExit(7)"
+    )
+    hopeless.essential = False
+    await supervisor.start(program(tmp_path, "shop", WAITS))
+    await supervisor.start(hopeless)
+    watching = asyncio.ensure_future(supervisor.watch())
+    await until(lambda: bool(supervisor.given_up))
+    reason = supervisor.given_up["hopeless"]
+    assert "crashed 3 times" in reason
+    assert str(hopeless.log) in reason
+    assert [happening.name for happening in told if happening.kind == "gave-up"] == ["hopeless"]
+    # the rest runs on, and is still kept running
+    os.kill(supervisor.pid("shop"), signal.SIGKILL)
+    await until(lambda: any(happening.text == "shop runs again" for happening in told))
+    assert not watching.done()
+    watching.cancel()
+    await supervisor.stop()
+
+
+async def test_a_watcher_that_needs_all_is_told_of_any(tmp_path: Path, supervisor: Supervisor) -> None:
+    hopeless = program(
+        tmp_path, "hopeless", "print('ready'); import time; time.sleep(0.3); raise SystemExit(7)"
+    )
+    hopeless.essential = False
+    await supervisor.start(hopeless)
+    with pytest.raises(ProgramFailedError, match="hopeless: crashed 3 times"):
+        await asyncio.wait_for(supervisor.watch(all_essential=True), 30)
+    await supervisor.stop()
+
+
 async def test_children_of_a_program_are_swept_away(tmp_path: Path, supervisor: Supervisor) -> None:
     code = (
         "import subprocess, sys, signal;"
