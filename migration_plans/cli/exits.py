@@ -12,6 +12,7 @@ from migration_plans.ledger import ConflictError, LedgerUnreachableError, Locked
 from migration_plans.plan import MissingVariableError
 from migration_plans.proxy_admin import ProxyUnreachableError, ReloadRefusedError
 from migration_plans.stages import RefusedError
+from strangler_proxy.server import SettingError
 
 
 class ExitCode(IntEnum):
@@ -52,7 +53,7 @@ class Told:
 
 
 _CODES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], ExitCode], ...] = (
-    (MissingVariableError, ExitCode.USAGE),
+    ((MissingVariableError, SettingError), ExitCode.USAGE),
     (ReloadRefusedError, ExitCode.FILE_REFUSED),
     ((SaysNoError, PreflightRefusedError), ExitCode.GATE_SAYS_NO),
     ((ConflictError, LockedError, RefusedError, PlanChangedError, InTheWayError), ExitCode.CONFLICT),
