@@ -247,7 +247,7 @@ class _Rollback(_Strict):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     family_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     client_window: Duration = 10.0
-    run_length: Annotated[float, Field(ge=1000)] = 20_000
+    run_length: Annotated[float, Field(ge=1000)] = 11_000
     steady_run_length: Annotated[float, Field(ge=1000)] = 1_000_000
     retry: _Retry = _Retry()
 

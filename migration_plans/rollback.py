@@ -57,7 +57,7 @@ class Limits:
     error_rate: float = 0.05
     min_requests: int = 100
     client_window: float = 10.0
-    run_length: float = 20_000.0
+    run_length: float = 11_000.0
     steady_run_length: float = 1_000_000.0
 
 

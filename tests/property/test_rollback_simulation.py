@@ -73,6 +73,12 @@ def test_partial_failure_is_found_soon(rate: float, limit: float) -> None:
     assert mean(each for each in needed if each is not None) <= limit
 
 
+def test_a_service_that_becomes_a_little_bad_after_good_requests_is_found_soon() -> None:
+    needed = [requests_to_rollback(0.05, seed=seed, most=20_000, before=1_000) for seed in range(400)]
+    assert None not in needed
+    assert mean(each for each in needed if each is not None) <= 225
+
+
 def test_shared_outage_pauses_and_does_not_roll_back() -> None:
     """Both arms fail every request, in random order; nearly always the monolith is seen to fail as well."""
     rolled_back = 0

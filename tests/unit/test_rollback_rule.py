@@ -143,15 +143,17 @@ def test_verdict_explains_itself_in_json() -> None:
         "requests": 103, "errors": 3, "trials": 103, "failures": 3, "clients": 3, "by_error": {"status": 3},
         "requests_to_detect": 3, "failures_to_detect": 3, "trials_to_detect": 3,
     }  # fmt: skip
-    assert shape["change"]["e_value"] > shape["change"]["threshold"] == 20_000
+    assert shape["change"]["e_value"] > shape["change"]["threshold"] == 11_000
     assert shape["control"]["requests"] == 6
     assert shape["deciding"]["client"] == "c"
 
 
-def test_mixture_is_the_mean_likelihood_ratio() -> None:
+def test_mixture_is_the_weighted_likelihood_ratio() -> None:
     alternatives = Alternatives.against(0.01)
-    rates = [0.01 + 0.99 * part for part in (0.01, 0.03, 0.1, 0.25, 0.5, 0.9)]
-    by_hand = sum((p1 / 0.01) ** 2 * ((1 - p1) / 0.99) ** 7 for p1 in rates) / 6
+    mixture = {0.01: 0.05, 0.04: 0.56, 0.1: 0.10, 0.25: 0.09, 0.5: 0.07, 0.9: 0.13}
+    assert sum(mixture.values()) == pytest.approx(1)
+    rates = {0.01 + 0.99 * part: weight for part, weight in mixture.items()}
+    by_hand = sum(weight * (p1 / 0.01) ** 2 * ((1 - p1) / 0.99) ** 7 for p1, weight in rates.items())
     import math
 
     assert math.exp(alternatives.since_start(9, 2)) == pytest.approx(by_hand)
