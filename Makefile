@@ -38,9 +38,14 @@ check: setup ## Format, lint, types, import rules, dependencies, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
+	@$(BIN)/python -m migration_plans.cli.reference --check
 
-bench: setup bench-tools ## Measure the proxy against named peers, alone on this machine, and write the result
+docs: setup ## Write the generated pages of docs/reference anew
+	@$(BIN)/python -m migration_plans.cli.reference
+
+bench: setup bench-tools ## Measure proxy and change stream against named peers, alone on this machine, and write the result
 	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
+	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
 
 bench-tools:
 	@command -v nginx >/dev/null && command -v wrk >/dev/null || { \
