@@ -55,7 +55,7 @@ _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 # what ends the play early; the checks still judge what was seen
 _TROUBLE = (TimeoutError, StackError, VerifyError, LedgerUnreachableError, psycopg.Error, httpx.HTTPError)
 _BETWEEN_COMPARISONS = 0.4
-_SLICE_SECONDS = 0.5
+_SLICE_SECONDS = 0.1
 _RECENT_SECONDS = 3.0
 _CLOCK_SLACK = 0.02
 _EASE_EVERY = 3.0  # time for the queue to shrink before it is judged again

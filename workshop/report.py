@@ -139,7 +139,7 @@ def page(data: dict[str, Any], facts: Facts) -> str:
             wide=True,
         ),
         "<h2>Who answered</h2>",
-        "<p>Writes stay with the monolith at every percentage, so the service's share ends below 100 %.</p>",
+        "<p>Safe requests alone: writes stay with the monolith at every percentage.</p>",
         f"<figure>{plots.split_over_time(facts)}</figure>",
         "<h2>Errors by arm</h2>",
         "<p>The service's failures were real; the monolith answered in its place.</p>",

@@ -17,6 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from migration_plans.stages import NOTES, State
 from workshop.facts import Mark
 
 _STYLES = {
@@ -50,7 +51,6 @@ class Standing:
     shopper_errors: int
     rate: float
     lag_ms: float | None
-    gates: tuple[str, ...] = ()
 
 
 class View(Protocol):
@@ -93,7 +93,7 @@ class PlainView:
 
     def happened(self, mark: Mark) -> None:
         """One line."""
-        self._write(f"{mark.at - self._started:7.1f} s  {mark.text}")
+        self._write(f"{mark.at - self._started:7.1f} s  {_line(mark)}")
 
     def stand(self, standing: Standing) -> None:
         """One line every few seconds."""
@@ -131,7 +131,7 @@ class LiveView:
 
     def happened(self, mark: Mark) -> None:
         """Add it to the log under the picture."""
-        text = Text(f"{mark.at - self._started:6.1f} s  {mark.text}", style=_STYLES.get(mark.kind, ""))
+        text = Text(f"{mark.at - self._started:6.1f} s  {_line(mark)}", style=_STYLES.get(mark.kind, ""))
         text.truncate(self._live.console.width - 4, overflow="ellipsis")
         self._log.append(text)
 
@@ -157,6 +157,10 @@ def choose(*, started: float, plain: bool, stream: TextIO) -> View:
     return PlainView(started=started, write=write)
 
 
+def _line(mark: Mark) -> str:
+    return f"stage {mark.text}" if mark.kind == "stage" else mark.text
+
+
 def _stage(standing: Standing) -> str:
     return standing.stages[standing.stage] if standing.stages else "-"
 
@@ -177,21 +181,24 @@ def _picture(standing: Standing, *, elapsed: float) -> RenderableType:
     grid.add_column(style="dim", justify="right")
     grid.add_column()
     grid.add_row("stages", path)
-    grid.add_row(
-        "state", f"{standing.state.replace('_', ' ')}, {standing.percent:g} % of users wanted at the service"
-    )
+    grid.add_row("state", _state(standing))
+    grid.add_row("wanted", f"{standing.percent:g} % of users at the service")
     grid.add_row("answered by", _bar(standing, answered))
     seen = Text(str(standing.shopper_errors), "bold red" if standing.shopper_errors else "bold green")
     grid.add_row("errors", Text.assemble(
-        "service ", (str(standing.fallback), "yellow" if standing.fallback else "green"),
-        " in the last seconds, answered by the monolith instead; seen by shoppers ", seen,
+        (str(standing.fallback), "yellow" if standing.fallback else "green"),
+        " of the service in the last seconds, each answered by the monolith instead; ", seen, " seen by shoppers",
     ))  # fmt: skip
     lag = "unknown" if standing.lag_ms is None else f"{standing.lag_ms:.0f} ms behind"
     grid.add_row("change stream", lag)
     grid.add_row("traffic", f"{standing.rate:.0f} requests/s, {standing.total} so far")
-    if standing.gates:
-        grid.add_row("waits for", "; ".join(standing.gates))
     return Panel(grid, title=f"strangler demo   {elapsed:5.1f} s", title_align="left")
+
+
+def _state(standing: Standing) -> str:
+    if standing.state not in set(State):
+        return standing.state
+    return f"{standing.state.replace('_', ' ')}: {NOTES[State(standing.state)].meaning}"
 
 
 def _bar(standing: Standing, answered: int) -> Text:
@@ -199,9 +206,12 @@ def _bar(standing: Standing, answered: int) -> Text:
         return Text("no requests yet", "dim")
     canary = round(_BAR * standing.canary / answered)
     fallback = min(_BAR - canary, round(_BAR * standing.fallback / answered))
+    # glyphs of their own: the picture reads without colours too
     return Text.assemble(
         ("█" * canary, "green"),
-        ("█" * fallback, "yellow"),
-        ("█" * (_BAR - canary - fallback), "bright_black"),
-        f" service {100 * standing.canary / answered:.0f} %",
+        ("▒" * fallback, "yellow"),
+        ("░" * (_BAR - canary - fallback), "bright_black"),
+        (f"  █ service {100 * standing.canary / answered:.0f} %", "green"),
+        (f"  ▒ failed {100 * standing.fallback / answered:.0f} %" if standing.fallback else "", "yellow"),
+        f"  ░ monolith {100 * standing.control / answered:.0f} %",
     )

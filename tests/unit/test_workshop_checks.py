@@ -27,6 +27,7 @@ from workshop.facts import (
     VerifyFacts,
 )
 from workshop.observe import CanaryOutcome, Detection, LagSample, Observations, detection
+from workshop.plots import lanes_of
 from workshop.reckoning import cdc_facts, shares, stage_runs
 from workshop.traffic.record import Latency, Seen, Slice
 from workshop.traffic.stickiness import Change, Sighting, Stickiness, Timeline
@@ -60,8 +61,10 @@ GOOD = Facts(
     steps={"product": 1000},
     latency={"control": Latency(10.0, 20.0, 30.0)},
     slices=(
-        Slice(START, {"control": 10}, {}),
-        Slice(START + 30, {"control": 5, "canary": 5, "fallback": 1}, {"canary": 0}),
+        Slice(START, {"control": 10}, {}, {"control": 8}),
+        Slice(
+            START + 30, {"control": 5, "canary": 5, "fallback": 1}, {"canary": 0}, {"canary": 5, "control": 5}
+        ),
     ),
     stickiness=Stickiness(users=200, flipped_back=0, jumped_ahead=0, examples=()),
     shares=(ShareFacts(percent=25.0, users=100, canary=27),),
@@ -283,6 +286,15 @@ def test_the_report_has_every_field_that_was_promised(tmp_path: Path) -> None:
         ).replace("https://matplotlib.org", ""), outside
 
 
+def test_names_of_marks_overlap_neither_each_other_nor_lines() -> None:
+    far = [(0.0, "ramp 10"), (0.3, "ramp 25"), (0.99, "verified")]
+    assert lanes_of(far) == [0, 0, 0]
+    close = [(0.40, "fault"), (0.41, "rolled back"), (0.45, "healed"), (0.46, "ramp 25"), (0.6, "ramp 50")]
+    # each stands above the marks it reaches over, whose lines end below it
+    assert lanes_of(close) == [3, 2, 1, 0, 0]
+    assert lanes_of([]) == []
+
+
 def test_a_run_that_ended_at_once_still_has_a_report(tmp_path: Path) -> None:
     nothing = replace(
         GOOD, finished=False, trouble="it broke", stages=(), rollback=None, fault_at=None, healed_at=None,
@@ -304,4 +316,4 @@ def test_the_plain_view_tells_events_at_once_and_standings_now_and_then() -> Non
     view.happened(Mark(time.time(), "stage", "ramp 25"))
     assert len(lines) == 2
     assert "ramp 25 soaking; 25 % wanted, 25 % answered by the service" in lines[0]
-    assert lines[1].endswith("s  ramp 25")
+    assert lines[1].endswith("s  stage ramp 25")

@@ -13,18 +13,11 @@ from workshop.traffic.arrivals import arrivals
 from workshop.traffic.client import Answer
 from workshop.traffic.cookies import Jar
 from workshop.traffic.journeys import Step, browse, search, some_page
-from workshop.traffic.pages import links, stroll
 from workshop.traffic.record import Record, Seen, latency, percentile, slices
 from workshop.traffic.shopper import Shopper
 from workshop.traffic.visitors import STAFF, Visitor, Visitors
 
 PRODUCTS = [{"slug": f"chair-{number}", "name": "Blue chair", "sku": f"S{number}"} for number in range(3)]
-
-
-PAGE = (
-    b'<html><a class="x" href="/products/blue-chair/?a=1&amp;b=2">Chair</a><a href="/cart/">Cart</a>'
-    b'<a href="https://elsewhere.test/">Else</a><a href="/accounts/logout/">Out</a><link href="/x.css"></html>'
-)
 
 
 def answer(data: Any, status: int = 200, *, headers: Mapping[bytes, bytes] | None = None) -> Answer:
@@ -99,22 +92,6 @@ def test_nobody_asks_for_a_page_that_the_list_does_not_have(seed: int) -> None:
     next(only)
     with pytest.raises(StopIteration):
         only.send(answer({"count": 3, "results": PRODUCTS}))
-
-
-def test_a_stroll_follows_links_that_change_nothing() -> None:
-    page = Answer(200, (), PAGE)
-    assert list(links(page)) == ["/products/blue-chair/?a=1&b=2"]
-    walk = stroll(Random(1))
-    paths = [next(walk).path]
-    try:
-        while True:
-            paths.append(walk.send(page).path)
-    except StopIteration:
-        pass  # how a journey ends
-    assert paths[0] == "/"
-    assert len(paths) >= 3
-    assert set(paths[1:]) == {"/products/blue-chair/?a=1&b=2"}
-    assert next(stroll(Random(1))).fault(Answer(200, (), b"<html>cut off")) == "not a whole page"
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,12 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One slice of time: from `start` (seconds since 1970), requests and faults by arm."""
+    """One slice of time: from `start` (seconds since 1970), requests, faults and safe requests by arm."""
 
     start: float
     requests: Mapping[Arm, int]
     faults: Mapping[Arm, int]
+    safe: Mapping[Arm, int]
 
 
 @dataclass(slots=True)
@@ -98,9 +99,14 @@ def slices(seen: Sequence[Seen], *, width: float) -> list[Slice]:
     count = int((max(item.answered for item in seen) - start) / width) + 1
     requests: list[Counter[Arm]] = [Counter() for _ in range(count)]
     faults: list[Counter[Arm]] = [Counter() for _ in range(count)]
+    safe: list[Counter[Arm]] = [Counter() for _ in range(count)]
     for item in seen:
         place = int((item.answered - start) / width)
         requests[place][item.arm] += 1
         if item.fault:
             faults[place][item.arm] += 1
-    return [Slice(start + place * width, requests[place], faults[place]) for place in range(count)]
+        if item.safe:
+            safe[place][item.arm] += 1
+    return [
+        Slice(start + place * width, requests[place], faults[place], safe[place]) for place in range(count)
+    ]
