@@ -1,15 +1,29 @@
-"""How fast the change stream is on this machine: `python -m benchmarks.change_stream [ROWS]`.
+"""How fast the change stream is beside PostgreSQL's own ways, in the same run on the same machine.
+
+    python -m benchmarks.change_stream [--rows 200000] [--rounds 3] [--output FILE]
 
 One table of ten columns (about 200 bytes a row, one computed column), source and target in one PostgreSQL
-with fsync on. The snapshot is compared with `COPY … TO STDOUT` piped into `COPY … FROM STDIN` by two psql
-processes, three times in turn; then one transaction that updates every row, then single-row transactions,
-then the verification. Prints one line for each.
+with fsync on. Each round measures, in turn:
+
+* snapshot, against `COPY … TO STDOUT` piped into `COPY … FROM STDIN` by two psql processes;
+* one transaction that updates every row, and single-row transactions, against `CREATE SUBSCRIPTION`
+  (which maps nothing: its target has the source's columns). Both are timed from the first statement to the
+  last change applied;
+* the verification of every row; nothing to compare it with runs on PostgreSQL.
+
+The result is JSON: every round, and the medians with their ratios to the peer. Everybody shares this
+machine's cores, so figures compare with each other, not with other runs.
 """
 
 # ruff: noqa: S608  (all the SQL is our own)
 
+import argparse
+import json
+import os
+import platform
+import secrets
+import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -50,8 +64,15 @@ SELECT = "SELECT id, code, note, (amount * 100)::bigint, paid, at, day, extra, r
 SMALL = 20_000
 
 
-def main(rows: int) -> None:
-    """Measure with `rows` rows and print."""
+def main() -> None:
+    """Measure, print, and write the result where `--output` says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         server = EmbeddedPostgres(Path(directory) / "postgres")
         server.start()
@@ -59,12 +80,38 @@ def main(rows: int) -> None:
             with psycopg.connect(server.dsn(), autocommit=True) as connection:
                 connection.execute("CREATE DATABASE shop")
                 connection.execute("CREATE DATABASE service")
-            _measure(server, rows)
+            rounds = _measure(server, rows=chosen.rows, rounds=chosen.rounds)
         finally:
             server.destroy()
+    result = {
+        "command": f"python -m benchmarks.change_stream --rows {chosen.rows} --rounds {chosen.rounds}",
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.system(),
+        },
+        "medians": _medians(rounds),
+        "rounds": rounds,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if chosen.output is not None:
+        chosen.output.write_text(text + "\n", encoding="utf-8")
 
 
-def _measure(server: EmbeddedPostgres, rows: int) -> None:
+def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    medians = {name: round(statistics.median(each[name] for each in rounds), 1) for name in rounds[0]}
+    for work, peer in (
+        ("snapshot", "psql_copy_pipe"),
+        ("large_transaction", "subscription_large_transaction"),
+        ("single_row_transactions", "subscription_single_row_transactions"),
+    ):
+        ratio = statistics.median(each[f"{work}_per_s"] / each[f"{peer}_per_s"] for each in rounds)
+        medians[f"{work}_ratio_to_{peer}"] = round(ratio, 3)
+    return medians
+
+
+def _measure(server: EmbeddedPostgres, *, rows: int, rounds: int) -> list[dict[str, float]]:
     source_dsn, target_dsn = server.dsn(dbname="shop"), server.dsn(dbname="service")
     data, places = parse(MAPPING, "mapping.yaml")
     config = StreamConfig(
@@ -79,10 +126,9 @@ def _measure(server: EmbeddedPostgres, rows: int) -> None:
         psycopg.connect(source_dsn, autocommit=True) as source,
         psycopg.connect(target_dsn, autocommit=True) as target,
     ):
-        source.execute(
-            "CREATE TABLE shop_order (id bigint PRIMARY KEY, code varchar(40), note text,"
-            f" amount numeric(10,2), {SHARED})".encode()
-        )
+        plain = f"(id bigint PRIMARY KEY, code varchar(40), note text, amount numeric(10,2), {SHARED})"
+        source.execute(f"CREATE TABLE shop_order {plain}".encode())
+        target.execute(f"CREATE TABLE shop_order {plain}".encode())
         target.execute(
             "CREATE TABLE orders (id bigint PRIMARY KEY, code varchar(40), note text,"
             f" cents bigint, {SHARED})".encode()
@@ -93,7 +139,6 @@ def _measure(server: EmbeddedPostgres, rows: int) -> None:
             " FROM generate_series(1, %s) g",
             [rows],
         )
-        source.execute("VACUUM ANALYZE shop_order")
         prepare(
             config.mapping,
             source_owner_dsn=source_dsn,
@@ -101,29 +146,51 @@ def _measure(server: EmbeddedPostgres, rows: int) -> None:
             cdc_role="postgres",
             publication="measured",
         )
-        for last in (False, False, True):
-            target.execute("TRUNCATE orders, strangler_cdc.position")
-            pipe = _timed(lambda: _pipe(_psql(), source_dsn, target_dsn))
-            target.execute("TRUNCATE orders")
-            began = time.perf_counter()
-            with _running(config):
-                _wait(target, "lsn >= '0/0'")
-                took = time.perf_counter() - began
-                print(
-                    f"snapshot {rows / took:,.0f} rows/s, psql pipe {rows / pipe:,.0f} rows/s,"
-                    f" ratio {pipe / took:.2f}"
-                )
-                if last:
-                    _follow(config, source, target, rows)
-            drop_slot(source, "measured")
+        return [_round(config, source, target, rows) for _ in range(rounds)]
 
 
-def _follow(
+def _round(
     config: StreamConfig, source: psycopg.Connection[Any], target: psycopg.Connection[Any], rows: int
-) -> None:
+) -> dict[str, float]:
+    found: dict[str, float] = {}
+    target.execute("TRUNCATE orders, shop_order, strangler_cdc.position")
+    source.execute("VACUUM FULL ANALYZE shop_order")
+    pipe = _timed(lambda: _pipe(SELECT, "orders", config))
+    found["psql_copy_pipe_per_s"] = rows / pipe
+    target.execute("TRUNCATE orders")
+
+    _pipe("SELECT * FROM shop_order", "shop_order", config)
+    source.execute("SELECT pg_create_logical_replication_slot('native', 'pgoutput')")
+    target.execute(
+        f"CREATE SUBSCRIPTION native CONNECTION '{config.source_dsn}' PUBLICATION measured"
+        " WITH (create_slot = false, slot_name = 'native', copy_data = false)".encode()
+    )
+    found |= _changes("subscription_", source, rows, lambda: _wait_for_last(source, target, "shop_order"))
+    target.execute("ALTER SUBSCRIPTION native DISABLE")
+    target.execute("DROP SUBSCRIPTION native")  # its slot goes with it
+    source.execute("VACUUM FULL ANALYZE shop_order")
+
+    began = time.perf_counter()
+    with _running(config):
+        _until(target, "SELECT count(*) FROM strangler_cdc.position")
+        found["snapshot_per_s"] = rows / (time.perf_counter() - began)
+        found |= _changes("", source, rows, lambda: _wait_for_last(source, target, "orders"))
+        report = verify(config)
+        assert report.equal, report
+        found["verification_per_s"] = rows / report.seconds
+        found["verification_applier_held_ms"] = report.applier_held_ms
+    drop_slot(source, "measured")
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def _changes(
+    prefix: str, source: psycopg.Connection[Any], rows: int, wait: Callable[[], None]
+) -> dict[str, float]:
+    """Both kinds of load, timed until `wait` returns."""
+
     def large() -> None:
         source.execute("UPDATE shop_order SET paid = NOT paid")
-        _wait(target, f"changes >= {rows}")
+        wait()
 
     def small() -> None:
         source.execute("SET synchronous_commit = off")
@@ -131,15 +198,20 @@ def _follow(
             f"DO $$ BEGIN FOR n IN 1..{SMALL} LOOP"
             " UPDATE shop_order SET amount = amount + 1 WHERE id = n; COMMIT; END LOOP; END $$".encode()
         )
-        _wait(target, f"changes >= {rows + SMALL}")
+        source.execute("RESET synchronous_commit")
+        wait()
 
-    print(f"one large transaction {rows / _timed(large):,.0f} rows/s, from its start to applied")
-    print(f"single-row transactions {SMALL / _timed(small):,.0f} a second, from the first to applied")
-    report = verify(config)
-    assert report.equal, report
-    print(
-        f"verification {rows / report.seconds:,.0f} rows/s, applier held {report.applier_held_ms:.0f} ms, equal"
-    )
+    return {
+        f"{prefix}large_transaction_per_s": rows / _timed(large),
+        f"{prefix}single_row_transactions_per_s": SMALL / _timed(small),
+    }
+
+
+def _wait_for_last(source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: str) -> None:
+    """Change one row to a value never seen and wait until it stands in the target: everything before does too."""
+    mark = secrets.token_hex(8)
+    source.execute("UPDATE shop_order SET note = %s WHERE id = 1", [mark])
+    _until(target, f"SELECT count(*) FROM {table} WHERE id = 1 AND note = '{mark}'")
 
 
 def _timed(work: Callable[[], None]) -> float:
@@ -155,9 +227,14 @@ def _psql() -> str:
     return str(Path(spec.origin).parent / "pginstall" / "bin" / "psql")
 
 
-def _pipe(psql: str, source_dsn: str, target_dsn: str) -> None:
-    reader = subprocess.Popen([psql, source_dsn, "-qc", f"COPY ({SELECT}) TO STDOUT"], stdout=subprocess.PIPE)
-    subprocess.run([psql, target_dsn, "-qc", "COPY orders FROM STDIN"], stdin=reader.stdout, check=True)
+def _pipe(select: str, table: str, config: StreamConfig) -> None:
+    psql = _psql()
+    reader = subprocess.Popen(
+        [psql, config.source_dsn, "-qc", f"COPY ({select}) TO STDOUT"], stdout=subprocess.PIPE
+    )
+    subprocess.run(
+        [psql, config.target_dsn, "-qc", f"COPY {table} FROM STDIN"], stdin=reader.stdout, check=True
+    )
     assert reader.wait() == 0
 
 
@@ -173,13 +250,12 @@ def _running(config: StreamConfig) -> Iterator[None]:
         thread.join()
 
 
-def _wait(target: psycopg.Connection[Any], condition: str) -> None:
-    question = f"SELECT count(*) FROM strangler_cdc.position WHERE {condition}".encode()
+def _until(connection: psycopg.Connection[Any], question: str) -> None:
     deadline = time.monotonic() + 300
-    while target.execute(question).fetchone() == (0,):
-        assert time.monotonic() < deadline, f"not so within 300 s: {condition}"
+    while connection.execute(question.encode()).fetchone() == (0,):
+        assert time.monotonic() < deadline, f"not so within 300 s: {question}"
         time.sleep(0.005)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
+    main()
