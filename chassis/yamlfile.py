@@ -3,6 +3,9 @@
 `load` reads with ruamel.yaml's round-trip reader (it keeps line and column of every node and refuses
 duplicate keys) and returns plain data beside a `Places` index, so that whoever validates the data can
 name file, line and field of each fault.
+
+Only plain documents are read: no aliases (and so no merge keys), at most `MAX_DEPTH` levels, at most `MAX_BYTES`
+bytes. Files are read while traffic flows; one that takes seconds to unfold would be a fault of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +19,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from chassis.problems import InvalidFileError, Problem
 
 KeyPath = tuple[str | int, ...]
+
+MAX_DEPTH = 24
+MAX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +71,15 @@ class Places:
 
 
 def parse(text: str, file: str) -> tuple[Any, Places]:
-    """Parse `text`; `file` is the name used in faults. Raises InvalidFileError when it is not YAML."""
-    yaml = YAML(typ="rt")
+    """Parse `text`; `file` is the name used in faults. Raises InvalidFileError when it is not plain YAML."""
+    if len(text) > MAX_BYTES:
+        problem = Problem(
+            file, 0, 0, "", f"has {len(text)} characters, at most {MAX_BYTES} are read", "cut it down"
+        )
+        raise InvalidFileError([problem])
     try:
-        document = yaml.load(StringIO(text))
+        _refuse_what_unfolds(text, file)
+        document = YAML(typ="rt").load(StringIO(text))
     except DuplicateKeyError as error:
         mark = error.problem_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -82,6 +94,10 @@ def parse(text: str, file: str) -> tuple[Any, Places]:
         ) from error
     except YAMLError as error:
         raise InvalidFileError([Problem(file, 0, 0, "", f"not valid YAML: {error}", "")]) from error
+    except (TypeError, ValueError) as error:  # legal YAML that Python cannot take in, such as a huge number
+        raise InvalidFileError(
+            [Problem(file, 0, 0, "", f"cannot be taken in: {error}", "shorten it")]
+        ) from error
     index: dict[KeyPath, tuple[int, int]] = {(): (1, 1)}
     return _plain(document, (), index), Places(file, index)
 
@@ -97,6 +113,26 @@ def load(path: Path) -> tuple[Any, Places]:
         )
         raise InvalidFileError([problem]) from error
     return parse(text, str(path))
+
+
+def _refuse_what_unfolds(text: str, file: str) -> None:
+    depth = 0
+    for event in YAML(typ="rt").parse(StringIO(text)):
+        match event:
+            case AliasEvent():
+                fault, remedy = f"alias *{event.anchor} is not read", "write the value out"
+            case CollectionStartEvent() if depth == MAX_DEPTH:
+                fault, remedy = f"is nested deeper than {MAX_DEPTH} levels", "check indentation and brackets"
+            case CollectionStartEvent():
+                depth += 1
+                continue
+            case CollectionEndEvent():
+                depth -= 1
+                continue
+            case _:
+                continue
+        mark = event.start_mark
+        raise InvalidFileError([Problem(file, mark.line + 1, mark.column + 1, "", fault, remedy)])
 
 
 def _plain(node: Any, path: KeyPath, index: dict[KeyPath, tuple[int, int]]) -> Any:

@@ -51,3 +51,26 @@ def test_values_are_plain_and_places_fall_back_to_the_parent() -> None:
     assert places.at(("a", 1, "c")) == (3, 15)
     assert places.at(("a", 7, "nothing")) == (1, 1)
     assert places.problem(("a", 1), "odd") == Problem("x.yaml", 3, 5, "a.1", "odd", "")
+
+
+BOMB = "a: &a [1]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("base: &base {x: 1}\nother:\n  <<: *base\n", 3, "alias *base"),
+        (BOMB, 2, "alias *a"),
+        ("[" * 100_000, 1, "deeper than"),
+        ("a: 1\n" * 200_001, 0, "at most 1000000"),
+    ],
+    ids=["merge", "alias bomb", "deep nesting", "huge"],
+)
+def test_what_would_unfold_is_refused_before_it_does(text: str, line: int, said: str) -> None:
+    with pytest.raises(InvalidFileError) as caught:
+        yamlfile.parse(text, "bomb.yaml")
+    (problem,) = caught.value.problems
+    assert problem.line == line
+    assert said in problem.message
