@@ -24,7 +24,7 @@ import structlog
 
 from chassis import logs
 from chassis.problems import InvalidFileError
-from workshop.children import group_is_empty
+from workshop.children import birth, group_is_empty
 from workshop.databases import ServerUnreachableError, UnfitServerError
 from workshop.layout import Layout, Ports, Seed
 from workshop.postgres import EmbeddedPostgres
@@ -37,7 +37,9 @@ Fault = Literal["", "failed", "refused-file", "conflict", "unfit", "unreachable"
 
 _POLL = 0.05
 _LOCK_ATTEMPTS = 10
+_CONFLICT = 5  # exit code of a supervisor that is one too many
 _STOP_SECONDS = 60.0
+_ORPHAN_SECONDS = 20.0  # for what the kernel told to end when its supervisor was killed
 
 
 class AlreadyRunningError(StackError):
@@ -56,7 +58,8 @@ class AlreadyRunningError(StackError):
 class State:
     """What the supervisor last said of itself.
 
-    `groups` are the process groups it started, by name; `given_up` says why of each unit that stays down.
+    `groups` are the process groups it started, by name, `births` when their first processes began (see
+    workshop.children); `given_up` says why of each unit that stays down.
     """
 
     phase: Phase
@@ -65,6 +68,7 @@ class State:
     message: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
+    births: Mapping[str, int | None] = field(default_factory=dict)
     given_up: Mapping[str, str] = field(default_factory=dict)
     happenings: tuple[str, ...] = ()
 
@@ -103,7 +107,6 @@ def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 
     if (pid := running(layout)) is not None:
         raise AlreadyRunningError(pid, layout)
     layout.logs.mkdir(parents=True, exist_ok=True)
-    layout.state.unlink(missing_ok=True)
     with (layout.logs / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "workshop.background"],
@@ -112,16 +115,18 @@ def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    assert process.stdin is not None
-    with process.stdin as pipe:  # not an argument: a DSN may hold a password, and arguments are public
-        pipe.write(_dump(config).encode())
     told = 0
     deadline = time.monotonic() + timeout
     try:
+        assert process.stdin is not None
+        with process.stdin as pipe:  # not an argument: a DSN may hold a password, and arguments are public
+            pipe.write(_dump(config).encode())
         while time.monotonic() < deadline:
             ended = process.poll() is not None
             state = read_state(layout)
-            if state is not None:
+            if (
+                state is not None and state.pid == process.pid
+            ):  # else an earlier one's, or somebody was faster
                 for line in state.happenings[told:]:
                     tell(line)
                 told = len(state.happenings)
@@ -137,6 +142,8 @@ def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 
             process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)
         raise
+    if process.returncode == _CONFLICT:
+        raise AlreadyRunningError(running(layout) or 0, layout)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)
@@ -152,7 +159,7 @@ class Stopped:
 
 
 def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> Stopped:
-    """End the stack. Returns when nothing of it is left.
+    """End the stack. Returns when nothing of it is left, also of one whose supervisor was killed.
 
     Raises StackError naming the processes that are left when there are some after `timeout` seconds.
     """
@@ -162,7 +169,11 @@ def stop(layout: Layout, *, timeout: float = _STOP_SECONDS) -> Stopped:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
-    while running(layout) is not None or (pid and left_over(state)):
+    while running(layout) is not None or left_over(state):
+        if not pid and time.monotonic() >= deadline - timeout + _ORPHAN_SECONDS:
+            for group in _groups_left(state).values():  # nobody else is there to do it
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
         if time.monotonic() >= deadline:
             left = left_over(state)
             raise StackError(
@@ -189,8 +200,18 @@ def wipe(layout: Layout) -> None:
 
 def left_over(state: State | None) -> list[str]:
     """`name (group N)` of each process group of `state` that still has a live process."""
-    groups = state.groups.items() if state is not None else ()
-    return [f"{name} (group {group})" for name, group in groups if not group_is_empty(group)]
+    return [f"{name} (group {group})" for name, group in _groups_left(state).items()]
+
+
+def _groups_left(state: State | None) -> Mapping[str, int]:
+    if state is None:
+        return {}
+    return {
+        name: group
+        for name, group in state.groups.items()
+        # an id in use by a group is not given to a process; so another birth means that ours is long gone
+        if not group_is_empty(group) and birth(group) in (None, state.births.get(name))
+    }
 
 
 async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None = None) -> State:
@@ -234,6 +255,10 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
         except (StackError, InvalidFileError) as error:
             log.error("the stack failed", error=str(error))  # noqa: TRY400  (the message names the log)
             final = replace(final, phase="failed", fault=fault_of(error), message=str(error))
+        except Exception as error:
+            # whatever it is, what was started is ended in order below
+            log.exception("the supervisor failed")
+            final = replace(final, phase="failed", fault="failed", message=f"{type(error).__name__}: {error}")
         writer.put(phase="stopping")
         try:
             await supervisor.stop()
@@ -262,14 +287,17 @@ class _StateWriter:
         self.put(
             happenings=(*self.state.happenings, text)[-200:],
             groups={**self.state.groups, **groups},
+            births={**self.state.births, **{name: birth(pid) for name, pid in groups.items()}},
             given_up=given_up,
         )
 
     def put(self, **changes: Any) -> State:
         self.state = replace(self.state, **changes)
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
-        partial.replace(self._path)
+        # a full disk must not end the shop: the state is written whole again at the next event
+        with suppress(OSError):
+            partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
+            partial.replace(self._path)
         return self.state
 
 
@@ -341,7 +369,7 @@ def main() -> int:
         state = asyncio.run(serve(_load(sys.stdin.read())))
     except AlreadyRunningError as error:
         structlog.get_logger("workshop.supervisor").error(error.message)
-        return 5
+        return _CONFLICT
     return 0 if state.phase == "stopped" else 1
 
 

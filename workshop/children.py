@@ -50,6 +50,18 @@ def group_is_empty(group: int) -> bool:
     return not _live_members(group)
 
 
+def birth(pid: int) -> int | None:
+    """When the process `pid` began, in clock ticks since the machine's start; None when it is gone or unknown.
+
+    Together with the id it names one process for good: ids are used again.
+    """
+    try:
+        # the 22nd field, counted from the id; the third is the first after the command name
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def _live_members(group: int) -> list[int]:
     """Process ids of `group` that are not zombies; `[group]` where there is no /proc to tell."""
     proc = Path("/proc")

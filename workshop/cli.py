@@ -126,7 +126,7 @@ def up(
                 return
         else:
             state = background.start(config, tell=say)
-    except (StackError, InvalidFileError) as error:
+    except (StackError, InvalidFileError, OSError) as error:
         _fail(error)
     except KeyboardInterrupt:
         click.echo("interrupted; everything that was started has been stopped", err=True)
@@ -168,7 +168,7 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
         stopped = background.stop(layout)
         if wipe:
             background.wipe(layout)
-    except StackError as error:
+    except (StackError, OSError) as error:
         _fail(error)
     if as_json:
         shown = {"was_running": stopped.was_running, "left": [], "given_up": dict(stopped.given_up)}
@@ -224,9 +224,9 @@ def demo(
     )
     try:
         passed = demo_command.run(stack, rate=rate, keep=keep, plain=plain, as_json=as_json)
-    except (StackError, InvalidFileError) as error:
+    except (StackError, InvalidFileError, OSError) as error:
         _fail(error)
-    except demo_command.InterruptedDemoError:
+    except (demo_command.InterruptedDemoError, KeyboardInterrupt):
         click.echo("interrupted; everything that was started has been stopped", err=True)
         sys.exit(_INTERRUPTED)
     sys.exit(_DONE if passed else _CHECK_SAYS_NO)
@@ -249,8 +249,13 @@ def _log_file(layout: Layout) -> Any:
     return os.fdopen(os.open(layout.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), "w")
 
 
-def _fail(error: StackError | InvalidFileError) -> NoReturn:
-    click.echo(str(error), err=True)
+def _fail(error: StackError | InvalidFileError | OSError) -> NoReturn:
+    match error:
+        case OSError(filename=name, strerror=reason) if name:
+            text = f"{name}: {reason}; `--var DIR` names another directory for data, logs and reports"
+        case _:
+            text = str(error)
+    click.echo(text, err=True)
     match error:
         case AlreadyRunningError():
             sys.exit(_CODES["conflict"])

@@ -27,7 +27,7 @@ from workshop.layout import Layout, Ports, Seed
 from workshop.postgres import EmbeddedPostgres, PostgresError
 from workshop.probe import Probe, has_spoken, http_ready
 from workshop.routes_copy import derive_routes
-from workshop.supervisor import Program, StackError, Supervisor, check_ports
+from workshop.supervisor import Program, StackError, Supervisor
 
 _EXTERNAL = "postgres"
 _SECRETS = (*databases.ROLES, "shop_secret_key", "cookie_secret", "payment_webhook_secret", "demo_password")
@@ -140,7 +140,7 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     ports = config.ports.as_dict()
     if config.postgres_dsn is not None:
         del ports[_EXTERNAL]
-    check_ports(ports)
+    supervisor.claim_ports(ports)
     groups = load_routes(config.routes).groups
     load_plan(config.plan, settings=config.plan_settings)
     secrets = secrets_file.ensure(config.layout.secrets, _SECRETS)

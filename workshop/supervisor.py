@@ -17,7 +17,9 @@ import asyncio
 import math
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -210,6 +212,7 @@ class Supervisor:
         self._units: list[Unit] = []
         self._crashes: dict[str, list[float]] = {}
         self._given_up: dict[str, str] = {}
+        self._claims: list[socket.socket] = []
 
     @property
     def units(self) -> Sequence[Unit]:
@@ -220,6 +223,37 @@ class Supervisor:
     def given_up(self) -> Mapping[str, str]:
         """Units that stay down, with the reason and the log to read."""
         return dict(self._given_up)
+
+    def claim_ports(self, ports: Mapping[str, int]) -> None:
+        """Make `ports` (purpose: port) ours until `stop`. Raises PortsTakenError, and then none is.
+
+        That nobody listens there yet is not enough: another supervisor may have just looked as well, and our
+        probes would take its programs for ours.
+        """
+        taken = {name: port for name, port in ports.items() if not port_is_free(port)}
+        for name, port in ports.items():
+            if name not in taken and not self._claim(port):
+                taken[name] = port
+        if taken:
+            self._release_ports()
+            raise PortsTakenError(taken)
+
+    def _claim(self, port: int) -> bool:
+        if sys.platform != "linux":
+            return True
+        # an abstract Unix address: nothing on disk, gone with the process however it ends
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0strangler-workshop-port-{port}")
+        except OSError:
+            claim.close()
+            return False
+        self._claims.append(claim)
+        return True
+
+    def _release_ports(self) -> None:
+        while self._claims:
+            self._claims.pop().close()
 
     def pid(self, name: str) -> int:
         """Process id of the running unit `name`. Raises StackError when it does not run."""
@@ -281,6 +315,7 @@ class Supervisor:
                 faults.append(error)
             else:
                 self.say(unit.name, "stopped", f"{unit.name} stopped")
+        self._release_ports()
         if faults:
             raise faults[0]
 
@@ -333,13 +368,6 @@ class Supervisor:
                     unit.name, f"not ready after {unit.deadline:g} s: {reason}", unit.log
                 )
             await asyncio.sleep(_POLL)
-
-
-def check_ports(ports: Mapping[str, int]) -> None:
-    """Raise PortsTakenError naming every port of `ports` (purpose: port) that something listens on."""
-    taken = {name: port for name, port in ports.items() if not port_is_free(port)}
-    if taken:
-        raise PortsTakenError(taken)
 
 
 def _leaves(group: BaseExceptionGroup[StackError]) -> Iterator[StackError]:

@@ -153,6 +153,61 @@ def test_taken_ports_are_named_and_nothing_is_started(
     assert not (var / "postgres").exists()
 
 
+def test_two_at_the_same_moment_are_one_too_many(var: Path) -> None:
+    ports = free_ports()
+    command = [STRANGLER, "up", "--var", str(var), *options(ports), *SMALL]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=100)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 5], said
+    assert httpx.get(f"http://127.0.0.1:{ports['port']}/api/products/").status_code == 200
+    assert run("down", "--var", str(var)).returncode == 0
+    until_gone(var, ports)
+
+
+def test_what_was_left_by_a_killed_supervisor_is_ended(tmp_path: Path) -> None:
+    """A process that outlived its supervisor is ended; one that got a recycled id is nobody's business."""
+    ours, other = (
+        subprocess.Popen(["sleep", "100"], start_new_session=True, env=clean_environment()) for _ in range(2)
+    )
+    births = [int(Path(f"/proc/{each.pid}/stat").read_text().split()[21]) for each in (ours, other)]
+    (tmp_path / "run").mkdir()
+    state = {
+        "phase": "ready", "pid": 1, "fault": "", "message": "", "urls": {}, "given_up": {}, "happenings": [],
+        "groups": {"proxy": ours.pid, "controller": other.pid},
+        "births": {"proxy": births[0], "controller": births[1] - 1},
+    }  # fmt: skip
+    (tmp_path / "run" / "state.json").write_text(json.dumps(state))
+    try:
+        done = run("down", "--var", str(tmp_path), "--json")
+        assert json.loads(done.stdout)["was_running"] is False
+        assert ours.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for command in ("up", "demo"):
+        done = run(command, "--var", str(file / "var"), *options(free_ports()), *SMALL)
+        assert done.returncode == 1
+        assert str(file) in done.stderr
+        assert "--var" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_what_crashes_is_started_again(running: tuple[Path, dict[str, int]]) -> None:
     directory, ports = running
     state = json.loads((directory / "run" / "state.json").read_text())

@@ -22,7 +22,6 @@ from workshop.supervisor import (
     Program,
     ProgramFailedError,
     Supervisor,
-    check_ports,
 )
 
 pytestmark = pytest.mark.anyio
@@ -211,16 +210,29 @@ async def test_a_stopped_or_deaf_process_is_ended_too(tmp_path: Path, supervisor
     assert all(group is not None and group_is_empty(group) for group in groups)
 
 
-def test_taken_ports_are_all_named_and_nothing_is_started() -> None:
+def test_taken_ports_are_all_named_and_nothing_is_started(supervisor: Supervisor) -> None:
     with socket.socket() as one, socket.socket() as two:
         for listener in (one, two):
             listener.bind(("127.0.0.1", 0))
             listener.listen()
         taken = {"proxy": one.getsockname()[1], "admin": two.getsockname()[1]}
         with pytest.raises(PortsTakenError) as caught:
-            check_ports({**taken, "monolith": free_port()})
+            supervisor.claim_ports({**taken, "monolith": free_port()})
         assert caught.value.taken == taken
         assert "ss -ltnp" in caught.value.remedy
+
+
+async def test_a_port_belongs_to_one_supervisor_until_it_stops(supervisor: Supervisor) -> None:
+    # nobody listens yet: a second supervisor that only looked would start its programs on the same ports
+    ports = {"monolith": free_port(), "proxy": free_port()}
+    supervisor.claim_ports(ports)
+    other = Supervisor(tell=lambda _: None)
+    with pytest.raises(PortsTakenError) as caught:
+        other.claim_ports({**ports, "proxy": free_port()})
+    assert list(caught.value.taken) == ["monolith"]
+    await supervisor.stop()
+    other.claim_ports(ports)
+    await other.stop()
 
 
 def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
