@@ -274,7 +274,7 @@ class _Performance:
             story.fault_from = time.time()
             await asyncio.to_thread(self._fault.inject)
             story.fault_at = time.time()
-            story.tell("fault", f"fault: {self._fault.name}; every query of the service fails now")
+            story.tell("fault", f"fault: {self._fault.name}: its every query fails")
             yield
         finally:
             await asyncio.shield(asyncio.to_thread(self._fault.heal))
@@ -327,8 +327,8 @@ class _Performance:
             case Event.TRIPPED:
                 self._story.tell("rollback", f"rolled back: {entry.detail.get('reason', '')}")
             case Event.AT_ZERO:
-                took = entry.detail.get("actuation_ms")
-                self._story.tell("note", f"0 % in every worker, {took} ms after the deciding response")
+                took = float(entry.detail.get("actuation_ms") or 0)
+                self._story.tell("note", f"0 % in every worker, {took:.0f} ms after the deciding response")
             case Event.RETRY:
                 self._story.tell("note", f"retry: {entry.detail.get('reason', '')}")
             case Event.FINISHED:

@@ -49,7 +49,7 @@ class RevokedRead:
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"right to read {', '.join(self.tables)} taken from role {self.role}"
+        return f"role {self.role} may not read {', '.join(self.tables)} any more"
 
     def inject(self) -> None:
         """Take the right away."""

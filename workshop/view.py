@@ -185,9 +185,10 @@ def _picture(standing: Standing, *, elapsed: float) -> RenderableType:
     grid.add_row("wanted", f"{standing.percent:g} % of users at the service")
     grid.add_row("answered by", _bar(standing, answered))
     seen = Text(str(standing.shopper_errors), "bold red" if standing.shopper_errors else "bold green")
+    instead = ", each answered by the monolith instead" if standing.fallback else ""
     grid.add_row("errors", Text.assemble(
         (str(standing.fallback), "yellow" if standing.fallback else "green"),
-        " of the service in the last seconds, each answered by the monolith instead; ", seen, " seen by shoppers",
+        " of the service in the last seconds", instead, "; ", seen, " seen by shoppers",
     ))  # fmt: skip
     lag = "unknown" if standing.lag_ms is None else f"{standing.lag_ms:.0f} ms behind"
     grid.add_row("change stream", lag)
