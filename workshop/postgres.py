@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ import psycopg
 from workshop.children import end_with_parent
 
 _NOBODY = 65534
+_LOWEST_PORT, _ATTEMPTS = 10_000, 50
 
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
@@ -49,11 +51,29 @@ class PostgresError(Exception):
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """A loopback port that was free a moment ago.
+
+    It lies below the range from which the kernel takes ports for outgoing connections, where there is room:
+    one of those could take it before a server does.
+    """
+    dice, outgoing = SystemRandom(), Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(outgoing.read_text().split()[0]) if outgoing.exists() else 0
+    for _ in range(_ATTEMPTS if lowest >= 2 * _LOWEST_PORT else 0):
+        port = dice.randrange(_LOWEST_PORT, lowest)
+        if _binds(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
+
+
+def _binds(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class EmbeddedPostgres:
@@ -62,7 +82,8 @@ class EmbeddedPostgres:
     `port` is the loopback port (None: a free one). `settings` are added to DEFAULT_SETTINGS. The server is a
     child of this process and is told by the kernel to stop when the *thread* that started it ends, so start
     it from the main thread. `durable=False` turns fsync off: fine for data that may be lost when the whole
-    machine crashes. `log` is the server's log file (None: `postgres.log` in `directory`).
+    machine crashes. `log` is the server's log file (None: `postgres.log` in `directory`). As a context it stops
+    the server at the end of the block, and with `keep=False` deletes its data.
     """
 
     def __init__(
@@ -73,6 +94,7 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         durable: bool = True,
         log: Path | None = None,
+        keep: bool = True,
     ) -> None:
         self._as_nobody = os.geteuid() == 0
         self.directory = _reachable(directory.resolve()) if self._as_nobody else directory.resolve()
@@ -85,6 +107,7 @@ class EmbeddedPostgres:
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         if not durable:
             self.settings |= {"fsync": "off", "full_page_writes": "off"}
+        self._keep = keep
         self._process: subprocess.Popen[bytes] | None = None
         self._bin = _binaries(copy=self._as_nobody)
 
@@ -165,7 +188,10 @@ class EmbeddedPostgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        if self._keep:
+            self.stop()
+        else:
+            self.destroy()
 
     def _check_port(self) -> None:
         with socket.socket() as probe:

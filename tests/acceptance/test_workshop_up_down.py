@@ -311,7 +311,8 @@ def test_a_service_that_does_not_start_is_named_with_its_log(var: Path) -> None:
 
 def test_a_server_without_logical_wal_is_refused_with_the_remedy(tmp_path: Path, var: Path) -> None:
     ports = free_ports()
-    with EmbeddedPostgres(tmp_path / "other", durable=False, settings={"wal_level": "replica"}) as server:
+    replica = {"wal_level": "replica"}
+    with EmbeddedPostgres(tmp_path / "other", durable=False, settings=replica, keep=False) as server:
         done = run("up", "--var", str(var), "--dsn", server.dsn(), *options(ports), *SMALL)
         assert done.returncode == 4
         assert "ALTER SYSTEM SET wal_level = 'logical'" in done.stderr
@@ -321,7 +322,6 @@ def test_a_server_without_logical_wal_is_refused_with_the_remedy(tmp_path: Path,
             ).fetchone()
             assert names == (0,)
         until_gone(var, ports)
-    server.destroy()
 
 
 def test_a_routes_file_with_a_fault_is_refused_by_line(tmp_path: Path, var: Path) -> None:

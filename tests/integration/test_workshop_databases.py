@@ -90,7 +90,7 @@ def test_once_more_changes_nothing_but_the_passwords(server: EmbeddedPostgres) -
 
 
 def test_a_role_that_may_create_is_enough(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path, durable=False) as own:
+    with EmbeddedPostgres(tmp_path, durable=False, keep=False) as own:
         with psycopg.connect(own.dsn(), autocommit=True) as admin:
             admin.execute("CREATE ROLE boss LOGIN CREATEDB CREATEROLE REPLICATION PASSWORD 'b'")
         boss = f"postgresql://boss:b@127.0.0.1:{own.port}/postgres"
@@ -108,11 +108,10 @@ def test_a_role_that_may_create_is_enough(tmp_path: Path) -> None:
             admin.execute("ALTER ROLE boss NOCREATEROLE")
         with pytest.raises(databases.UnfitServerError, match="ALTER ROLE boss CREATEDB CREATEROLE"):
             databases.ensure(boss, PASSWORDS)
-    own.destroy()
 
 
 def test_what_belongs_to_somebody_else_is_not_touched(tmp_path: Path) -> None:
-    with EmbeddedPostgres(tmp_path, durable=False) as own:
+    with EmbeddedPostgres(tmp_path, durable=False, keep=False) as own:
         with psycopg.connect(own.dsn(), autocommit=True) as admin:
             admin.execute("CREATE DATABASE shop")
             admin.execute("CREATE ROLE cdc")
@@ -123,19 +122,17 @@ def test_what_belongs_to_somebody_else_is_not_touched(tmp_path: Path) -> None:
             assert admin.execute("SELECT count(*) FROM pg_database WHERE datname = 'catalog'").fetchone() == (
                 0,
             )
-    own.destroy()
 
 
 def test_a_server_that_is_not_fit_is_told_so_with_every_remedy(tmp_path: Path) -> None:
     settings = {"wal_level": "replica", "max_wal_senders": "1", "max_replication_slots": "1"}
-    with EmbeddedPostgres(tmp_path, durable=False, settings=settings) as own:
+    with EmbeddedPostgres(tmp_path, durable=False, settings=settings, keep=False) as own:
         with pytest.raises(databases.UnfitServerError) as caught:
             databases.ensure(own.dsn(), PASSWORDS)
         message = str(caught.value)
         assert "ALTER SYSTEM SET wal_level = 'logical'" in message
         assert "max_replication_slots" in message
         assert "max_wal_senders" in message
-    own.destroy()
 
 
 def test_an_unreachable_server_is_named_without_its_password() -> None:
