@@ -37,7 +37,8 @@ Fault = Literal["", "failed", "refused-file", "conflict", "unfit", "unreachable"
 
 _POLL = 0.05
 _LOCK_ATTEMPTS = 10
-_CONFLICT = 5  # exit code of a supervisor that is one too many
+# exit codes of the supervisor's process: it is one too many; its directory takes no more
+_CONFLICT, _CANNOT_WRITE = 5, 74
 _STOP_SECONDS = 60.0
 _ORPHAN_SECONDS = 20.0  # for what the kernel told to end when its supervisor was killed
 
@@ -144,6 +145,11 @@ def start(config: StackConfig, *, tell: Callable[[str], None], timeout: float = 
         raise
     if process.returncode == _CONFLICT:
         raise AlreadyRunningError(running(layout) or 0, layout)
+    if process.returncode == _CANNOT_WRITE:
+        raise StackError(
+            f"{layout.var} cannot be written: the disk is full or read-only; nothing is running",
+            remedy="make room, or `--var DIR` names another directory",
+        )
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_SECONDS)
@@ -224,7 +230,8 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
         log = structlog.get_logger("workshop.supervisor")
 
         def on_happening(happening: Happening) -> None:
-            log.info(happening.text, unit=happening.name, kind=happening.kind)
+            with suppress(OSError):  # a full disk must not end the shop, nor keep it from being stopped
+                log.info(happening.text, unit=happening.name, kind=happening.kind)
             groups = {unit.name: unit.pid for unit in supervisor.units if unit.pid is not None}
             writer.happened(happening.text, groups, supervisor.given_up)
             if tell is not None:
@@ -247,7 +254,7 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
         final = replace(writer.state, phase="stopped")
         try:
             stack = await bring_up(config, supervisor)
-            writer.put(phase="ready", urls=stack.urls())
+            writer.ready(stack.urls())
             await supervisor.watch()
         except asyncio.CancelledError:
             if not wanted_end:
@@ -257,7 +264,8 @@ async def serve(config: StackConfig, *, tell: Callable[[Happening], None] | None
             final = replace(final, phase="failed", fault=fault_of(error), message=str(error))
         except Exception as error:
             # whatever it is, what was started is ended in order below
-            log.exception("the supervisor failed")
+            with suppress(OSError):
+                log.exception("the supervisor failed")
             final = replace(final, phase="failed", fault="failed", message=f"{type(error).__name__}: {error}")
         writer.put(phase="stopping")
         try:
@@ -280,7 +288,7 @@ class _StateWriter:
     def __init__(self, layout: Layout) -> None:
         self._path = layout.state
         self.state = State(phase="starting", pid=os.getpid())
-        self.put()
+        self._write()
 
     def happened(self, text: str, groups: Mapping[str, int], given_up: Mapping[str, str]) -> None:
         """Add a line; `groups` grows only, so that `down` can check each."""
@@ -293,12 +301,20 @@ class _StateWriter:
 
     def put(self, **changes: Any) -> State:
         self.state = replace(self.state, **changes)
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         # a full disk must not end the shop: the state is written whole again at the next event
         with suppress(OSError):
-            partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
-            partial.replace(self._path)
+            self._write()
         return self.state
+
+    def ready(self, urls: Mapping[str, str]) -> None:
+        """Whoever waits for it must read this: raises OSError when it cannot be written."""
+        self.state = replace(self.state, phase="ready", urls=urls)
+        self._write()
+
+    def _write(self) -> None:
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
+        partial.replace(self._path)
 
 
 @contextmanager
@@ -370,6 +386,8 @@ def main() -> int:
     except AlreadyRunningError as error:
         structlog.get_logger("workshop.supervisor").error(error.message)
         return _CONFLICT
+    except OSError:
+        return _CANNOT_WRITE  # there may be no place for more words
     return 0 if state.phase == "stopped" else 1
 
 

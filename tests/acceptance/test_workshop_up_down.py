@@ -208,6 +208,18 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_a_disk_that_takes_no_more_is_said_to_be_full(var: Path) -> None:
+    ports = free_ports()
+    full = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", full, STRANGLER, "up", "--var", str(var), *options(ports), *SMALL],
+        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"{var} cannot be written" in done.stderr
+    until_gone(var, ports)
+
+
 def test_what_crashes_is_started_again(running: tuple[Path, dict[str, int]]) -> None:
     directory, ports = running
     state = json.loads((directory / "run" / "state.json").read_text())
