@@ -40,7 +40,7 @@ _LOCK_ATTEMPTS = 10
 # exit codes of the supervisor's process: it is one too many; its directory takes no more
 _CONFLICT, _CANNOT_WRITE = 5, 74
 _STOP_SECONDS = 60.0
-_ORPHAN_SECONDS = 20.0  # for what the kernel told to end when its supervisor was killed
+_ORPHAN_SECONDS = 8.0  # for what the kernel told to end when its supervisor was killed
 
 
 class AlreadyRunningError(StackError):

@@ -210,7 +210,8 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_no_more_is_said_to_be_full(var: Path) -> None:
     ports = free_ports()
-    full = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); os.execv(sys.argv[1], sys.argv[1:])"
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    full = f"{limit}; os.execv(sys.argv[1], sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", full, STRANGLER, "up", "--var", str(var), *options(ports), *SMALL],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
