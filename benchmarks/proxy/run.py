@@ -9,8 +9,8 @@ median is printed). Contenders: the upstream itself, this proxy (one worker: a s
 group claims), nginx `split_clients` as a proxy, and FastAPI + httpx streaming under uvicorn. nginx and wrk
 must be installed; without them this ends with an error, never with a shorter list that looks complete.
 
-The result is JSON: `{machine, settings, rounds: [{contender, requests_per_second, p50_ms, p99_ms,
-errors}]}`. Everybody shares this machine's cores with the load generator, so figures compare with each
+The result is JSON: `{command, machine, medians: {contender: ...}, rounds: [{contender, requests_per_second,
+p50_ms, p99_ms, errors}]}`. Everybody shares this machine's cores with the load generator, so figures compare with each
 other, not with other runs.
 """
 
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from urllib.request import urlopen
 from strangler_proxy.identity import ANONYMOUS_COOKIE, CookieSigner
 from workshop.postgres import free_port
 
+_NGINX = "nginx split_clients"
 _SECRET = "a secret for the benchmark"  # noqa: S105  # signs nothing but this run's cookie
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,7 +157,7 @@ def run(load: Load, repeat: int) -> list[Round]:
             "strangler proxy, no group": (
                 [sys.executable, "-m", "strangler_proxy", *options, "--workers", "1"], ours, "/other"
             ),
-            "nginx split_clients": (["nginx", "-c", str(directory / "split")], split, "/api/x"),
+            _NGINX: (["nginx", "-c", str(directory / "split")], split, "/api/x"),
             "FastAPI + httpx streaming": (
                 [sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level", "critical", "--port",
                  str(peer), "benchmarks.proxy.fastapi_peer:application"], peer, "/api/x"
@@ -170,6 +171,23 @@ def run(load: Load, repeat: int) -> list[Round]:
                         alone.enter_context(process(command, port, **environment))
                     rounds.append(load.run(contender, f"http://127.0.0.1:{port}{path}"))
     return rounds
+
+
+def summary(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """Medians of each contender, and its rate beside nginx's."""
+    medians: dict[str, dict[str, float]] = {}
+    for contender in dict.fromkeys(each.contender for each in rounds):
+        mine = [each for each in rounds if each.contender == contender]
+        medians[contender] = {
+            "requests_per_second": statistics.median(each.requests_per_second for each in mine),
+            "p50_ms": round(statistics.median(each.p50_ms for each in mine), 3),
+            "p99_ms": round(statistics.median(each.p99_ms for each in mine), 3),
+            "errors": sum(each.errors for each in mine),
+        }
+    nginx = medians[_NGINX]["requests_per_second"]
+    for found in medians.values():
+        found["to_nginx"] = round(found["requests_per_second"] / nginx, 3)
+    return medians
 
 
 def main() -> int:
@@ -187,22 +205,21 @@ def main() -> int:
     signed = CookieSigner(_SECRET.encode()).sign(ANONYMOUS_COOKIE, b"benchmark").decode()
     load = Load(options.seconds, options.connections, f"strangler_id={signed}")
     rounds = run(load, options.repeat)
-    for contender in dict.fromkeys(each.contender for each in rounds):
-        mine = [each for each in rounds if each.contender == contender]
-        rate = statistics.median(each.requests_per_second for each in mine)
-        p50 = statistics.median(each.p50_ms for each in mine)
-        p99 = statistics.median(each.p99_ms for each in mine)
-        errors = sum(each.errors for each in mine)
+    medians = summary(rounds)
+    for contender, found in medians.items():
         sys.stdout.write(
-            f"{contender:32} {rate:10,.0f} requests/s   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms   errors {errors}\n"
+            f"{contender:32} {found['requests_per_second']:10,.0f} requests/s   p50 {found['p50_ms']:7.2f} ms   "
+            f"p99 {found['p99_ms']:7.2f} ms   {found['to_nginx']:6.3f} x nginx\n"
         )
     result = {
+        "command": "python benchmarks/proxy/run.py "
+        f"--seconds {load.seconds} --connections {load.connections} --repeat {options.repeat}",
         "machine": {
             "cores": os.cpu_count(),
-            "system": platform.platform(),
+            "system": platform.system(),
             "python": platform.python_version(),
         },
-        "settings": {"seconds": load.seconds, "connections": load.connections, "repeat": options.repeat},
+        "medians": medians,
         "rounds": [asdict(each) for each in rounds],
     }
     if options.output is not None:
