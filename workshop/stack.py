@@ -49,7 +49,7 @@ class StackConfig:
     plan_settings: tuple[str, ...] = ()
     postgres_dsn: str | None = None
     durable: bool = True
-    proxy_workers: int = 1
+    proxy_workers: int = 2
     expose_arm: bool = False
     fresh: bool = False
 
