@@ -14,7 +14,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "types", "manag
 # What must never reach the repository: hosts of package registries, and places of somebody's machine.
 # (Bracketed letters keep this file from naming them itself.)
 FOREIGN = re.compile(
-    r"pythonhosted[.]|pypi[.]org/|registry[.]npmjs|repo1?[.]maven|deb[.]debian|crates[.]io"
+    r"python[h]osted|pypi[.]org/|registry[.]npmjs|repo1?[.]maven|deb[.]debian|crates[.]io"
     r"|/roo[t]/|/hom[e]/[a-z]+/"
 )
 
