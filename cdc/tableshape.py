@@ -53,11 +53,9 @@ class TableShape:
     table: TableName
     kind: str
     columns: tuple[ColumnShape, ...]
-    primary_key: tuple[str, ...]
     unique_keys: tuple[tuple[str, ...], ...]
     identity: Identity
     identity_columns: tuple[str, ...]
-    estimated_rows: int
     owner: str
     triggers: tuple[Trigger, ...] = ()
 
@@ -87,7 +85,7 @@ class TableShape:
 _TABLE = """
 SELECT c.oid,
        CASE WHEN c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid)
-            THEN 'inherited' ELSE c.relkind::text END, c.relreplident::text, greatest(c.reltuples, 0)::bigint,
+            THEN 'inherited' ELSE c.relkind::text END, c.relreplident::text,
        pg_get_userbyid(c.relowner)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
@@ -130,7 +128,7 @@ def read_shape(connection: psycopg.Connection[Any], table: TableName) -> TableSh
     found = cursor.execute(_TABLE, [table.schema, table.name]).fetchone()
     if found is None:
         return None
-    oid, kind, identity_code, estimate, owner = found
+    oid, kind, identity_code, owner = found
     columns = tuple(
         ColumnShape(
             name=name,
@@ -166,11 +164,9 @@ def read_shape(connection: psycopg.Connection[Any], table: TableName) -> TableSh
         table=table,
         kind=kind,
         columns=columns,
-        primary_key=primary,
         unique_keys=tuple(tuple(names) for _, _, names in keys),
         identity=identity,
         identity_columns=identity_columns,
-        estimated_rows=estimate,
         owner=owner,
         triggers=tuple(
             Trigger(name, enabled) for name, enabled in cursor.execute(_TRIGGERS, [oid]).fetchall()

@@ -50,7 +50,6 @@ class CanaryOutcome:
     `percent` is what the group stood at when they were routed, `client` an opaque name of whoever failed.
     """
 
-    seen_at: float
     count: int
     failed: bool
     percent: Decimal
@@ -204,18 +203,15 @@ class Observer:
                 pass
 
     def _take_batch(self, line: Mapping[str, Any]) -> None:
-        now = time.time()
         for outcome in read_items(line["items"]):
             if outcome.arm is not Arm.CANARY:
                 continue
             match outcome:
                 case Good(count=count, percent=percent):
-                    self.seen.canary.append(
-                        CanaryOutcome(seen_at=now, count=count, failed=False, percent=percent)
-                    )
+                    self.seen.canary.append(CanaryOutcome(count=count, failed=False, percent=percent))
                 case Bad(at_ns=at_ns, client=client, percent=percent):
                     self.seen.canary.append(
-                        CanaryOutcome(now, 1, failed=True, percent=percent, at_ns=at_ns, client=client)
+                        CanaryOutcome(1, failed=True, percent=percent, at_ns=at_ns, client=client)
                     )
 
     async def _take_status(self, client: httpx.AsyncClient) -> None:

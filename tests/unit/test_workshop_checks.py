@@ -180,12 +180,12 @@ def test_the_bounds_on_shares_are_exact_tails(percent: float, users: int) -> Non
 
 def bad(at_ns: int, client: str = "", *, percent: int = 25) -> CanaryOutcome:
     return CanaryOutcome(
-        0.0, 1, failed=True, percent=Decimal(percent), at_ns=at_ns, client=client or f"client {at_ns}"
+        1, failed=True, percent=Decimal(percent), at_ns=at_ns, client=client or f"client {at_ns}"
     )
 
 
 def good(count: int) -> CanaryOutcome:
-    return CanaryOutcome(0.0, count, failed=False, percent=Decimal(25))
+    return CanaryOutcome(count, failed=False, percent=Decimal(25))
 
 
 def detected(outcomes: list[CanaryOutcome], *, since: int, decided: int) -> Detection:

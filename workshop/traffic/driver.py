@@ -59,7 +59,7 @@ class Driver:
         config = self.config
         random = Random(config.seed)  # noqa: S311  (repeatable on purpose, nothing secret)
         client = Client(config.host, config.port, timeout=config.timeout)
-        crowd = _Crowd(config, self.visitors, random)
+        crowd = _Crowd(config, self.visitors)
         due, numbers = time.monotonic(), itertools.count(1)
         try:
             async with asyncio.TaskGroup() as under_way:
@@ -129,10 +129,9 @@ class Driver:
 class _Crowd:
     """Who is in the shop, and who is ready."""
 
-    def __init__(self, config: TrafficConfig, visitors: Callable[[Random], Visitor], random: Random) -> None:
+    def __init__(self, config: TrafficConfig, visitors: Callable[[Random], Visitor]) -> None:
         self._config = config
         self._visitors = visitors
-        self._random = random
         self._waiting: list[tuple[float, int, Shopper]] = []
         # apart from the shoppers' numbers, which seed them and must not depend on how fast answers come
         self._ties: Iterator[int] = itertools.count(1)
