@@ -4,7 +4,7 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 
 | from | `t` | fields |
 |---|---|---|
-| parent | `start` | `routes`, `secret` (hex), `drain_seconds`: the first message, once |
+| parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`: the first message, once |
 | parent | `routes` | `routes`: use these from now on |
 | worker | `applied` | `version`, `at_ns`: these routes are in use |
 | worker | `outcomes` | `groups`: what `Recorder.drain` gave |

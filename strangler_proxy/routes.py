@@ -18,7 +18,6 @@ checked on the plain data, so that one run names the faults of both kinds.
 """
 
 import hashlib
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -28,9 +27,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
@@ -39,6 +36,8 @@ from pydantic import (
 from chassis.problems import InvalidFileError, Problem
 from chassis.resilience.breaker import BreakerPolicy
 from chassis.yamlfile import Places, parse
+from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
+from strangler_proxy.sections.fields import Path as UrlPath
 from strangler_proxy.table import (
     Backend,
     Group,
@@ -50,12 +49,9 @@ from strangler_proxy.table import (
     Timeouts,
 )
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _HOST = re.compile(
     r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?"
 )
-_PATH = re.compile(r"/[!-~]*")
 
 
 def _percent(value: object) -> Decimal:
@@ -67,12 +63,6 @@ def _percent(value: object) -> Decimal:
     if percent != round(percent, 2):
         raise ValueError("percent has steps of 0.01")
     return percent
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("a name is a letter followed by letters, digits, _ or -")
-    return value
 
 
 def _url(value: str) -> str:
@@ -92,50 +82,17 @@ def _url(value: str) -> str:
     return value
 
 
-def _path(value: str) -> str:
-    if not _PATH.fullmatch(value):
-        raise ValueError("a path begins with / and holds visible ASCII characters (percent-encode others)")
-    if "?" in value or "#" in value:
-        raise ValueError("a path has no ? or #; the query is not looked at")
-    if "*" in value.removesuffix("/*"):
-        raise ValueError("* may only stand for everything below a path: /api/products/*")
-    return value
-
-
 def _sticky(value: str) -> str:
     kind, _, name = value.partition(":")
     if kind in ("header", "cookie"):
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             raise ValueError(f"write {kind}:NAME with the name of a {kind}")
     elif kind not in ("user", "session", "ip") or name:
         raise ValueError("sticky is one of user, session, ip, header:NAME, cookie:NAME")
     return value
 
 
-def _token(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
-        raise ValueError("not a legal header or cookie name")
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        ipaddress.ip_network(value, strict=True)
-    except ValueError as error:
-        raise ValueError(f"not an address or network in CIDR notation: {error}") from error
-    return value
-
-
-Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
-Name = Annotated[str, AfterValidator(_name)]
-Token = Annotated[str, AfterValidator(_token)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _TimeoutsFile(_Strict):
+class _TimeoutsFile(Strict):
     connect: Milliseconds | None = None
     read: Milliseconds | None = None
     total: Milliseconds | None = None
@@ -148,13 +105,13 @@ class _TimeoutsFile(_Strict):
         )
 
 
-class _LimitsFile(_Strict):
+class _LimitsFile(Strict):
     connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     waiting: Annotated[int, Field(ge=0, le=100_000)] = 1024
     keep_alive: Milliseconds = 4000
 
 
-class _BreakerFile(_Strict):
+class _BreakerFile(Strict):
     # Below 5 in a row the breaker would hide from the controller the very failures it has to count.
     consecutive: Annotated[int, Field(ge=5, le=100_000)] = 10
     window: Annotated[int, Field(ge=10, le=100_000)] = 100
@@ -170,21 +127,21 @@ class _BreakerFile(_Strict):
         return self
 
 
-class _BackendFile(_Strict):
+class _BackendFile(Strict):
     url: Annotated[str, AfterValidator(_url)]
     timeouts: _TimeoutsFile = _TimeoutsFile()
     limits: _LimitsFile = _LimitsFile()
     breaker: _BreakerFile = _BreakerFile()
 
 
-class _OverridesFile(_Strict):
+class _OverridesFile(Strict):
     header: Token | None = None
     cookie: Token | None = None
 
 
-class _GroupFile(_Strict):
+class _GroupFile(Strict):
     backend: str
-    paths: Annotated[list[Annotated[str, AfterValidator(_path)]], Field(min_length=1)]
+    paths: Annotated[list[UrlPath], Field(min_length=1)]
     percent: Annotated[Decimal, BeforeValidator(_percent)]
     owner: str | None = None
     sticky: Annotated[str, AfterValidator(_sticky)] = "user"
@@ -194,14 +151,14 @@ class _GroupFile(_Strict):
     expose: bool | None = None
 
 
-class _RoutesFile(_Strict):
+class _RoutesFile(Strict):
     version: Literal[1]
     backends: Annotated[dict[Name, _BackendFile], Field(min_length=1)]
     default: str
-    groups: dict[Name, _GroupFile] = {}
+    groups: dict[Name, _GroupFile] = Field(default_factory=dict)
     overrides: _OverridesFile | None = None
     expose: bool = False
-    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []
+    trusted_proxies: list[Network] = Field(default_factory=list)
 
 
 def load_routes(path: Path) -> Routes:
