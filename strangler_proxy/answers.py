@@ -15,26 +15,28 @@ def answer(
     close: bool,
     body: bool = True,
     retry_after: float | None = None,
+    lines: tuple[bytes, ...] = (),
 ) -> bytes:
-    """A whole response. `body` is False for HEAD; `retry_after` is in seconds."""
+    """A whole response. `body` is False for HEAD; `retry_after` is in seconds; `lines` are further header
+    lines, each with its CRLF."""
     phrase = HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
     if request_id:
         problem["request_id"] = request_id.decode("ascii")
     content = json.dumps(problem).encode()
-    lines = [
+    texts = [
         f"HTTP/1.1 {status} {phrase}",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(content)}",
         "Cache-Control: no-store",
     ]
     if request_id:
-        lines.append(f"X-Request-ID: {request_id.decode('ascii')}")
+        texts.append(f"X-Request-ID: {request_id.decode('ascii')}")
     if retry_after is not None:
-        lines.append(f"Retry-After: {max(1, round(retry_after + 0.5))}")
+        texts.append(f"Retry-After: {max(1, round(retry_after + 0.5))}")
     if close:
-        lines.append("Connection: close")
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+        texts.append("Connection: close")
+    head = ("\r\n".join(texts) + "\r\n").encode("ascii") + b"".join(lines) + b"\r\n"
     return head + content if body else head
 
 

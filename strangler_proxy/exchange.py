@@ -24,6 +24,7 @@ from strangler_proxy.account import Account
 from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
+from strangler_proxy.duties import Answer, Call, Duty, Outgoing, Refusal, Waiting
 from strangler_proxy.headers import (
     Origin,
     ResponseHead,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 BUFFER_LIMIT = (
     65_536  # request bytes held while no connection is there, and the largest body kept for a replay
 )
+ADMISSION_SECONDS = 10.0  # what duties have to let a request go on
 CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
 
 
@@ -51,6 +53,7 @@ class Phase(Enum):
     """Whom the exchange waits for."""
 
     NEW = "new"
+    ADMISSION = "admission"
     CONNECTING = "connecting"
     RUNNING = "running"
     DONE = "done"
@@ -61,13 +64,17 @@ class Exchange:
 
     __slots__ = (
         "_account",
+        "_admitted",
         "_arm_shown",
         "_backend",
         "_body_blocked",
+        "_call",
         "_client",
         "_close_after",
+        "_complete",
         "_connection",
         "_decision",
+        "_duties",
         "_falling_back",
         "_group",
         "_head_request",
@@ -89,6 +96,7 @@ class Exchange:
         "_routes",
         "_safe",
         "_status",
+        "_taps",
         "_timeouts",
         "_to_client",
         "_total_deadline",
@@ -127,6 +135,11 @@ class Exchange:
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
         self._arm_shown = b""
+        self._duties: tuple[Duty, ...] = ()
+        self._taps: tuple[Duty, ...] = ()
+        self._admitted = 0
+        self._call: Call
+        self._complete = False
         self._backend: Backend
         self._routes: Routes
         self._origin: Origin
@@ -174,7 +187,11 @@ class Exchange:
         self._timeouts = (
             group.timeouts if decision.arm is Arm.CANARY else routes.backends[decision.backend].timeouts
         )
-        self._attempt(routes.backends[decision.backend])
+        duties = plane.duties.get(group.name)
+        if duties:
+            self._begin_duties(duties, digest)
+        else:
+            self._attempt(routes.backends[decision.backend])
 
     def body(self, data: bytes) -> None:
         """A piece of the request's body, without transfer coding."""
@@ -232,7 +249,9 @@ class Exchange:
         if self._phase is Phase.DONE or now < self.deadline:
             return  # an end or a step that another's expiry brought about in this same moment
         running = self._phase is Phase.RUNNING
-        if running and self._client.write_blocked:
+        if self._phase is Phase.ADMISSION:
+            self._answer(503, "what must be asked before this request did not answer in time")
+        elif running and self._client.write_blocked:
             self.client_gone()
         elif running and not self.request_complete and not self._upstream_blocked:
             self.client_fault(408, "the request's body stopped coming")
@@ -248,9 +267,16 @@ class Exchange:
         self._connection = connection
         connection.begin(self, head_request=self._head_request)
         request = self._request
+        target, lines = request.target, request.head.lines
+        if self._duties:
+            outgoing = Outgoing(self._backend.name, target, list(lines))
+            for duty in self._duties:
+                duty.request(self._call, outgoing)
+            target, lines = outgoing.target, outgoing.lines
         head = request_bytes(
             method=request.method,
-            target=request.target,
+            target=target,
+            lines=lines,
             head=request.head,
             origin=self._origin,
             request_id=self._request_id,
@@ -286,11 +312,17 @@ class Exchange:
             connection.abandon()
             self._fall_back()
             return
+        if self._duties:
+            self._call.answered_by = self._backend.name
+            for duty in self._duties:
+                duty.response(self._call, status, head)
         self._to_client.append(self._response_bytes(status, reason, head))
         self._await_upstream(self._timeouts.read)
 
     def response_body(self, data: bytes) -> None:
         """A piece of the answer's body."""
+        for duty in self._taps:
+            duty.body(self._call, data)
         if self._rechunk:
             self._to_client.append(b"%x\r\n" % len(data))
             self._to_client.append(data)
@@ -318,6 +350,7 @@ class Exchange:
         self._connection = None
         if self._rechunk:
             self._client.send(b"0\r\n\r\n")
+        self._complete = True
         self._record_answer()
         self._finish(close=self._close_after or not self.request_complete, abort=False)
 
@@ -340,6 +373,59 @@ class Exchange:
         waits_for_backend = blocked or self.request_complete
         self._await_upstream(self._timeouts.read if waits_for_backend else CLIENT_SILENCE)
         self._update_body_blocked()
+
+    # Duties
+
+    def _begin_duties(self, duties: tuple[Duty, ...], digest: int) -> None:
+        assert self._group is not None
+        assert self._decision is not None
+        self._backend = self._routes.backends[self._decision.backend]
+        self._duties = duties
+        self._taps = tuple(duty for duty in duties if duty.taps)
+        self._call = Call(
+            plane=self._plane,
+            routes=self._routes,
+            group=self._group,
+            request=self._request,
+            origin=self._origin,
+            decision=self._decision,
+            digest=digest,
+            request_id=self._request_id,
+            _resume=self._resume,
+        )
+        self._phase = Phase.ADMISSION
+        self._await_upstream(ADMISSION_SECONDS)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Ask the duties that were not asked yet, then send."""
+        while self._admitted < len(self._duties):
+            admission = self._duties[self._admitted].admit(self._call)
+            if isinstance(admission, Refusal | Answer):
+                self._resume(admission)
+                return
+            self._admitted += 1
+            if isinstance(admission, Waiting):
+                return
+        self._attempt(self._backend)
+
+    def _resume(self, said: Refusal | Answer | None) -> None:
+        if self._phase is not Phase.ADMISSION:
+            return  # the client has left, or waited long enough
+        match said:
+            case None:
+                self._admit()
+            case Refusal():
+                self._answer(said.status, said.detail, retry_after=said.retry_after, lines=said.lines)
+            case Answer():
+                self._answer_with(said)
+
+    def _answer_with(self, said: Answer) -> None:
+        """A whole answer from the proxy's own memory."""
+        head = ResponseHead(lines=list(said.lines), length=len(said.body))
+        out = self._response_bytes(said.status, said.reason, head)
+        self._client.send(out if self._head_request or said.status in (204, 304) else out + said.body)
+        self._finish(close=self._close_after, abort=False)
 
     # Attempts
 
@@ -407,7 +493,9 @@ class Exchange:
             status = 504 if failure is Failure.TIMEOUT else 502
             self._answer(status, f"backend {self._backend.name} {describe(failure)}")
 
-    def _answer(self, status: int, detail: str, *, retry_after: float | None = None) -> None:
+    def _answer(
+        self, status: int, detail: str, *, retry_after: float | None = None, lines: tuple[bytes, ...] = ()
+    ) -> None:
         """The proxy's own answer."""
         close = not self._request.keep_alive or not self.request_complete or self._plane.draining
         self._client.send(
@@ -418,6 +506,7 @@ class Exchange:
                 close=close,
                 body=not self._head_request,
                 retry_after=retry_after,
+                lines=lines,
             )
         )
         self._finish(close=close, abort=False)
@@ -433,6 +522,8 @@ class Exchange:
         self._drop_upstream()
         self._phase = Phase.DONE
         self._plane.active.discard(self)
+        for duty in self._duties[: self._admitted]:
+            duty.end(self._call, complete=self._complete)
         self._client.exchange_done(close=close, abort=abort)
 
     # Deadlines and back-pressure

@@ -203,9 +203,17 @@ def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
 
 
 def request_bytes(
-    *, method: bytes, target: bytes, head: RequestHead, origin: Origin, request_id: bytes, extra: bytes = b""
+    *,
+    method: bytes,
+    target: bytes,
+    lines: Sequence[bytes],
+    head: RequestHead,
+    origin: Origin,
+    request_id: bytes,
+    extra: bytes = b"",
 ) -> bytes:
-    """The head to send upstream. `extra` are further ready lines (a tester's override header)."""
+    """The head to send upstream. `lines` are the header lines passed on (`head.lines`, or what duties made of
+    them); `extra` are further ready lines (a tester's override header)."""
     if head.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length is not None:
@@ -218,7 +226,7 @@ def request_bytes(
         method,
         target,
         head.host,
-        b"".join(head.lines),
+        b"".join(lines),
         framing,
         origin.lines,
         request_id,
@@ -228,8 +236,10 @@ def request_bytes(
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent."""
+    """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent;
+    `raw` are the headers as they came, internal ones too."""
 
+    raw: RawHeaders = ()
     lines: list[bytes] = field(default_factory=list)
     length: int | None = None
     chunked: bool = False
@@ -242,7 +252,7 @@ class ResponseHead:
 
 def read_response(headers: RawHeaders) -> ResponseHead:
     """Sort a response's headers."""
-    head = ResponseHead()
+    head = ResponseHead(headers)
     lines = head.lines
     connection = b""
     for name, value in headers:

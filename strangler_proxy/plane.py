@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.downstream import ClientConnection
+from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
@@ -48,6 +49,7 @@ class DataPlane:
         on_breaker: Callable[[str, BreakerState], None],
     ) -> None:
         self.routes = routes
+        self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.signer = signer
         self.loop = loop
         self.recorder = Recorder()
@@ -65,6 +67,7 @@ class DataPlane:
         self._empty = asyncio.Event()
         self._next_sweep = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._build_duties()
         self._tick()
 
     async def listen(self, listener: socket.socket) -> None:
@@ -75,6 +78,7 @@ class DataPlane:
     def apply(self, routes: Routes) -> None:
         """Use `routes` for every request that begins from now on."""
         self.routes = routes
+        self._build_duties()
         kept = {backend.key: backend for backend in routes.backends.values()}
         for key in [key for key in self._pools if key not in kept]:
             self._pools.pop(key).close()
@@ -86,6 +90,10 @@ class DataPlane:
                 self._pools[key].backend = backend
             if key in self._breakers:
                 self._breakers[key].policy = backend.breaker
+
+    def _build_duties(self) -> None:
+        built = {name: build(group, self) for name, group in self.routes.groups.items()}
+        self.duties = {name: duties for name, duties in built.items() if duties}
 
     def pool(self, backend: Backend) -> Pool:
         """The connections to a backend."""

@@ -64,7 +64,9 @@ def test_nothing_of_the_hop_and_nothing_internal_goes_upstream(headers: list[tup
     except BadHeadError:
         return
     origin = origin_of(Peer(b"10.0.0.1"), head.host, head.forwarded)
-    sent = request_bytes(method=b"GET", target=b"/", head=head, origin=origin, request_id=b"id")
+    sent = request_bytes(
+        method=b"GET", target=b"/", lines=head.lines, head=head, origin=origin, request_id=b"id"
+    )
     assert sent.endswith(b"\r\n\r\n")
     names = names_in(sent)
     forbidden = {name.lower() for name in HOP} | (
@@ -117,7 +119,12 @@ def test_connection_cannot_take_the_frame_or_the_host_away() -> None:
         http11=True,
     )
     sent = request_bytes(
-        method=b"PUT", target=b"/", head=head, origin=origin_of(Peer(b"::1"), b"a", None), request_id=b"id"
+        method=b"PUT",
+        target=b"/",
+        lines=head.lines,
+        head=head,
+        origin=origin_of(Peer(b"::1"), b"a", None),
+        request_id=b"id",
     )
     assert {b"host", b"content-length", b"x-request-id"} <= set(names_in(sent))
 

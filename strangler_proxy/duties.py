@@ -1,0 +1,123 @@
+"""What a group asks for beyond forwarding: one class a duty, called by the exchange at fixed moments.
+
+    decide ─► admit ─► send ─► request ─► answer's head ─► response ─► body … ─► end
+                │
+                └─► Refusal, Answer: nothing is sent      WAIT: until call.proceed() or call.refuse()
+
+Duties are made once, when routes are applied (`build`), and shared by all requests of the group; what belongs
+to one request is kept in `Call.notes`. A group without duties pays one comparison.
+
+`admit` runs in the order of the group's duties. `end` is called once for each duty whose `admit` let the
+request go on or wait, whatever became of it, so what `admit` took can be given back there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from strangler_proxy.decide import Decision
+from strangler_proxy.headers import Origin, ResponseHead
+from strangler_proxy.request import Request
+from strangler_proxy.table import Group, Routes
+
+if TYPE_CHECKING:
+    from strangler_proxy.plane import DataPlane
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The proxy answers with a problem document. `lines` are further header lines, each with its CRLF;
+    `retry_after` is in seconds."""
+
+    status: int
+    detail: str
+    lines: tuple[bytes, ...] = ()
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The proxy answers with this. `lines` are header lines, each with its CRLF, without framing."""
+
+    status: int
+    reason: bytes
+    lines: tuple[bytes, ...]
+    body: bytes
+
+
+class Waiting(Enum):
+    """The only value is `WAIT`: the duty will call `call.proceed()` or `call.refuse()`, after `admit` has
+    returned."""
+
+    WAIT = "wait"
+
+
+WAIT = Waiting.WAIT
+Admission = Refusal | Answer | Waiting | None
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """What is about to be sent upstream. `target` and `lines` (header lines with their CRLF) may be changed;
+    Host, framing, forwarding headers and X-Request-ID are added after these."""
+
+    backend: str
+    target: bytes
+    lines: list[bytes]
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as its duties see it. `answered_by` is the backend whose answer is passed on (the default
+    backend's after a fallback); `notes` is for duties to keep what belongs to this request, by duty."""
+
+    plane: DataPlane
+    routes: Routes
+    group: Group
+    request: Request
+    origin: Origin
+    decision: Decision
+    digest: int
+    request_id: bytes
+    _resume: Callable[[Refusal | Answer | None], None]
+    answered_by: str = ""
+    notes: dict[Duty, Any] = field(default_factory=dict)
+
+    def proceed(self) -> None:
+        """The duty that said WAIT lets the request go on. Nothing happens when the client has left."""
+        self._resume(None)
+
+    def refuse(self, refusal: Refusal | Answer) -> None:
+        """The duty that said WAIT answers in the backend's place."""
+        self._resume(refusal)
+
+
+class Duty:
+    """A duty that does nothing; override what is needed. `taps` tells whether `body` is wanted."""
+
+    taps = False
+
+    def admit(self, call: Call) -> Admission:
+        """May the request be sent? Called once, after the decision and before a connection is sought."""
+        return None
+
+    def request(self, call: Call, outgoing: Outgoing) -> None:
+        """The head is about to be sent; again for each attempt (a retry, a fallback)."""
+
+    def response(self, call: Call, status: int, head: ResponseHead) -> None:
+        """The head of the answer that is passed on; `head.lines` may be changed."""
+
+    def body(self, call: Call, data: bytes) -> None:
+        """A piece of that answer's body, without transfer coding."""
+
+    def end(self, call: Call, *, complete: bool) -> None:
+        """The request is over. `complete`: a backend's whole answer was passed on."""
+
+
+def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
+    """The duties of `group`, in the order in which they are asked."""
+    duties: Sequence[Duty] = ()
+    return tuple(duties)
