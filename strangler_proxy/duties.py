@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from strangler_proxy.decide import Decision
 from strangler_proxy.headers import Origin, ResponseHead
 from strangler_proxy.request import Request
-from strangler_proxy.table import Group, Routes
+from strangler_proxy.table import Backend, Group, Routes
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
@@ -115,6 +115,53 @@ class Duty:
 
     def end(self, call: Call, *, complete: bool) -> None:
         """The request is over. `complete`: a backend's whole answer was passed on."""
+
+
+class Attendance:
+    """The duties of one request, asked in turn. `complete` is set when a whole answer was passed on."""
+
+    __slots__ = ("_admitted", "_call", "_duties", "_taps", "complete")
+
+    def __init__(self, duties: tuple[Duty, ...], call: Call) -> None:
+        self._duties = duties
+        self._taps = tuple(duty for duty in duties if duty.taps)
+        self._call = call
+        self._admitted = 0
+        self.complete = False
+
+    def admit(self) -> Admission:
+        """Ask the duties that were not asked yet, until one does not simply let the request go on."""
+        while self._admitted < len(self._duties):
+            admission = self._duties[self._admitted].admit(self._call)
+            if isinstance(admission, Refusal | Answer):
+                return admission
+            self._admitted += 1
+            if isinstance(admission, Waiting):
+                return admission
+        return None
+
+    def request(self, backend: Backend, target: bytes, lines: Sequence[bytes]) -> Outgoing:
+        """The head as duties want it sent to `backend`."""
+        outgoing = Outgoing(backend.name, target, list(lines))
+        for duty in self._duties:
+            duty.request(self._call, outgoing)
+        return outgoing
+
+    def response(self, backend: Backend, status: int, head: ResponseHead) -> None:
+        """The head of the answer that is passed on."""
+        self._call.answered_by = backend.name
+        for duty in self._duties:
+            duty.response(self._call, status, head)
+
+    def body(self, data: bytes) -> None:
+        """A piece of its body."""
+        for duty in self._taps:
+            duty.body(self._call, data)
+
+    def end(self) -> None:
+        """The request is over."""
+        for duty in self._duties[: self._admitted]:
+            duty.end(self._call, complete=self.complete)
 
 
 def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:

@@ -24,19 +24,18 @@ from strangler_proxy.account import Account
 from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
-from strangler_proxy.duties import Answer, Call, Duty, Outgoing, Refusal, Waiting
+from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
 from strangler_proxy.headers import (
     Origin,
     ResponseHead,
     origin_of,
     request_bytes,
     response_framing,
-    value_of,
 )
-from strangler_proxy.identity import anonymous_key, cookie_lines, cookie_value, identify
+from strangler_proxy.identity import anonymous_key, cookie_lines, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.request import Client, Request
-from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
+from strangler_proxy.table import Backend, Group, Routes, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -64,14 +63,11 @@ class Exchange:
 
     __slots__ = (
         "_account",
-        "_admitted",
         "_arm_shown",
         "_backend",
         "_body_blocked",
-        "_call",
         "_client",
         "_close_after",
-        "_complete",
         "_connection",
         "_decision",
         "_duties",
@@ -96,7 +92,6 @@ class Exchange:
         "_routes",
         "_safe",
         "_status",
-        "_taps",
         "_timeouts",
         "_to_client",
         "_total_deadline",
@@ -135,11 +130,7 @@ class Exchange:
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
         self._arm_shown = b""
-        self._duties: tuple[Duty, ...] = ()
-        self._taps: tuple[Duty, ...] = ()
-        self._admitted = 0
-        self._call: Call
-        self._complete = False
+        self._duties: Attendance | None = None
         self._backend: Backend
         self._routes: Routes
         self._origin: Origin
@@ -168,7 +159,7 @@ class Exchange:
             sticky=group.sticky,
             signer=plane.signer,
             cookies=request.head.cookies,
-            named_header=self._sticky_header(group),
+            named_header=request.sticky_header(group),
             ip=self._origin.address,
         )
         if not key:
@@ -180,7 +171,7 @@ class Exchange:
             default=routes.default,
             safe=self._safe,
             digest=digest,
-            override=self._override(group),
+            override=request.override(group),
         )
         self._account = Account(plane, group.name, decision, digest, self._request_id, request.path, started)
         self._arm_shown = decision.arm.value.encode()
@@ -189,7 +180,7 @@ class Exchange:
         )
         duties = plane.duties.get(group.name)
         if duties:
-            self._begin_duties(duties, digest)
+            self._begin_duties(duties, decision, digest)
         else:
             self._attempt(routes.backends[decision.backend])
 
@@ -268,10 +259,8 @@ class Exchange:
         connection.begin(self, head_request=self._head_request)
         request = self._request
         target, lines = request.target, request.head.lines
-        if self._duties:
-            outgoing = Outgoing(self._backend.name, target, list(lines))
-            for duty in self._duties:
-                duty.request(self._call, outgoing)
+        if self._duties is not None:
+            outgoing = self._duties.request(self._backend, target, lines)
             target, lines = outgoing.target, outgoing.lines
         head = request_bytes(
             method=request.method,
@@ -280,7 +269,7 @@ class Exchange:
             head=request.head,
             origin=self._origin,
             request_id=self._request_id,
-            extra=self._override_line(),
+            extra=request.override_line(self._group) if self._group is not None else b"",
         )
         if self._outbox:
             self._outbox.insert(0, head)
@@ -312,17 +301,15 @@ class Exchange:
             connection.abandon()
             self._fall_back()
             return
-        if self._duties:
-            self._call.answered_by = self._backend.name
-            for duty in self._duties:
-                duty.response(self._call, status, head)
+        if self._duties is not None:
+            self._duties.response(self._backend, status, head)
         self._to_client.append(self._response_bytes(status, reason, head))
         self._await_upstream(self._timeouts.read)
 
     def response_body(self, data: bytes) -> None:
         """A piece of the answer's body."""
-        for duty in self._taps:
-            duty.body(self._call, data)
+        if self._duties is not None:
+            self._duties.body(data)
         if self._rechunk:
             self._to_client.append(b"%x\r\n" % len(data))
             self._to_client.append(data)
@@ -350,7 +337,8 @@ class Exchange:
         self._connection = None
         if self._rechunk:
             self._client.send(b"0\r\n\r\n")
-        self._complete = True
+        if self._duties is not None:
+            self._duties.complete = True
         self._record_answer()
         self._finish(close=self._close_after or not self.request_complete, abort=False)
 
@@ -376,49 +364,44 @@ class Exchange:
 
     # Duties
 
-    def _begin_duties(self, duties: tuple[Duty, ...], digest: int) -> None:
+    def _begin_duties(self, duties: tuple[Duty, ...], decision: Decision, digest: int) -> None:
         assert self._group is not None
-        assert self._decision is not None
-        self._backend = self._routes.backends[self._decision.backend]
-        self._duties = duties
-        self._taps = tuple(duty for duty in duties if duty.taps)
-        self._call = Call(
+        self._backend = self._routes.backends[decision.backend]
+        call = Call(
             plane=self._plane,
             routes=self._routes,
             group=self._group,
             request=self._request,
             origin=self._origin,
-            decision=self._decision,
+            decision=decision,
             digest=digest,
             request_id=self._request_id,
             _resume=self._resume,
         )
+        self._duties = Attendance(duties, call)
         self._phase = Phase.ADMISSION
         self._await_upstream(ADMISSION_SECONDS)
-        self._admit()
-
-    def _admit(self) -> None:
-        """Ask the duties that were not asked yet, then send."""
-        while self._admitted < len(self._duties):
-            admission = self._duties[self._admitted].admit(self._call)
-            if isinstance(admission, Refusal | Answer):
-                self._resume(admission)
-                return
-            self._admitted += 1
-            if isinstance(admission, Waiting):
-                return
-        self._attempt(self._backend)
+        self._resume(None)
 
     def _resume(self, said: Refusal | Answer | None) -> None:
         if self._phase is not Phase.ADMISSION:
             return  # the client has left, or waited long enough
-        match said:
+        assert self._duties is not None
+        admission = self._duties.admit() if said is None else said
+        match admission:
             case None:
-                self._admit()
+                self._attempt(self._backend)
             case Refusal():
-                self._answer(said.status, said.detail, retry_after=said.retry_after, lines=said.lines)
+                self._answer(
+                    admission.status,
+                    admission.detail,
+                    retry_after=admission.retry_after,
+                    lines=admission.lines,
+                )
             case Answer():
-                self._answer_with(said)
+                self._answer_with(admission)
+            case Waiting():
+                pass
 
     def _answer_with(self, said: Answer) -> None:
         """A whole answer from the proxy's own memory."""
@@ -522,8 +505,8 @@ class Exchange:
         self._drop_upstream()
         self._phase = Phase.DONE
         self._plane.active.discard(self)
-        for duty in self._duties[: self._admitted]:
-            duty.end(self._call, complete=self._complete)
+        if self._duties is not None:
+            self._duties.end()
         self._client.exchange_done(close=close, abort=abort)
 
     # Deadlines and back-pressure
@@ -549,29 +532,7 @@ class Exchange:
             self._body_blocked = blocked
             self._client.body_blocked(blocked=blocked)
 
-    # What is read from and written to heads
-
-    def _sticky_header(self, group: Group) -> bytes:
-        if group.sticky.kind is not StickyKind.HEADER:
-            return b""
-        return value_of(self._request.headers, group.sticky.name.lower().encode())
-
-    def _override(self, group: Group) -> str:
-        names = group.overrides
-        value = b""
-        if names.header:
-            value = value_of(self._request.headers, names.header.lower().encode())
-        if not value and names.cookie:
-            value = cookie_value(self._request.head.cookies, names.cookie.encode())
-        return value.decode("latin-1")
-
-    def _override_line(self) -> bytes:
-        group = self._group
-        if group is None or not group.overrides.header.lower().startswith("x-strangler-"):
-            return b""
-        name = group.overrides.header.encode()
-        value = value_of(self._request.headers, name.lower())
-        return b"%b: %b\r\n" % (name, value) if value else b""
+    # What is written to heads
 
     def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
         request = self._request

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from strangler_proxy.headers import Peer, RequestHead
-from strangler_proxy.table import Routes
+from strangler_proxy.headers import Peer, RequestHead, value_of
+from strangler_proxy.identity import cookie_value
+from strangler_proxy.table import Group, Routes, StickyKind
 
 
 @dataclass(slots=True)
@@ -19,6 +20,30 @@ class Request:  # not frozen: freezing costs a microsecond for each request
     head: RequestHead
     http11: bool
     keep_alive: bool
+
+    def sticky_header(self, group: Group) -> bytes:
+        """The value of the header that tells the group's users apart, or empty."""
+        if group.sticky.kind is not StickyKind.HEADER:
+            return b""
+        return value_of(self.headers, group.sticky.name.lower().encode())
+
+    def override(self, group: Group) -> str:
+        """The side a tester asks for, or empty."""
+        names = group.overrides
+        value = b""
+        if names.header:
+            value = value_of(self.headers, names.header.lower().encode())
+        if not value and names.cookie:
+            value = cookie_value(self.head.cookies, names.cookie.encode())
+        return value.decode("latin-1")
+
+    def override_line(self, group: Group) -> bytes:
+        """The tester's header, when it is one that would be taken out as internal."""
+        if not group.overrides.header.lower().startswith("x-strangler-"):
+            return b""
+        name = group.overrides.header.encode()
+        value = value_of(self.headers, name.lower())
+        return b"%b: %b\r\n" % (name, value) if value else b""
 
 
 class Client(Protocol):
