@@ -15,5 +15,7 @@ How a request passes through, and which file each step lives in:
 `server.py` is the parent process (`fleet.py` its workers, `hub.py` what they report, `admin.py` and `metrics.py` its
 port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other.
 
-Pure: table, buckets, decide, identity, headers, outcomes, clients.
+`duties.py` is what groups may ask for besides forwarding, `gateway/` what they can ask: limits, transforms.
+
+Pure: table, buckets, decide, identity, headers, outcomes, clients, gateway.rates, gateway.transform.
 """

@@ -10,8 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strangler_proxy.decide import Decision
+from strangler_proxy.decide import Arm, Decision
+from strangler_proxy.duties import CACHED, Answer, Refusal
 from strangler_proxy.outcomes import Failure
+from strangler_proxy.table import UNROUTED
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
@@ -91,3 +93,16 @@ class Account:
             path=self.path.decode("latin-1"),
         )
         self.plane.outcome_recorded(urgent=True)
+
+
+def count_own_answer(plane: DataPlane, account: Account | None, said: Refusal | Answer) -> None:
+    """The proxy answers itself, by a duty's word: no evidence for either arm. Without an account it is a request
+    that no group claims."""
+    group, arm = (UNROUTED, Arm.CONTROL) if account is None else (account.group, account.decision.arm)
+    if said.kind == CACHED:
+        plane.recorder.cached(group, arm)
+    elif said.kind:
+        plane.recorder.refused(group, arm, said.kind)
+    else:
+        return
+    plane.outcome_recorded(urgent=False)

@@ -67,3 +67,8 @@ _NEVER, _ALWAYS = Decimal(0), Decimal(100)
 def _decision(arm: Arm, backend: str, weight: Decimal, *, fallback: bool, evidence: bool) -> Decision:
     """Decisions are few and requests are many: the same values are handed out again."""
     return Decision(arm, backend, weight, float(weight), fallback, evidence)
+
+
+def unrouted(default: str) -> Decision:
+    """For a request that no group claims: the default backend, and no evidence for anything."""
+    return _decision(Arm.CONTROL, default, _NEVER, fallback=False, evidence=False)

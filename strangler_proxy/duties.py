@@ -26,26 +26,32 @@ from strangler_proxy.table import Backend, Group, Routes
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
 
+CACHED = "cached"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The proxy answers with a problem document. `lines` are further header lines, each with its CRLF;
-    `retry_after` is in seconds."""
+    `retry_after` is in seconds; `kind` is the reason under which it is counted (`refused` in the outcomes), empty
+    for not at all."""
 
     status: int
     detail: str
     lines: tuple[bytes, ...] = ()
     retry_after: float | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The proxy answers with this. `lines` are header lines, each with its CRLF, without framing."""
+    """The proxy answers with this. `lines` are header lines, each with its CRLF, without framing; `kind` is
+    CACHED for an answer from memory, else as a refusal's."""
 
     status: int
     reason: bytes
     lines: tuple[bytes, ...]
     body: bytes
+    kind: str = ""
 
 
 class Waiting(Enum):
@@ -72,7 +78,8 @@ class Outgoing:
 @dataclass(slots=True)
 class Call:
     """One request, as its duties see it. `answered_by` is the backend whose answer is passed on (the default
-    backend's after a fallback); `notes` is for duties to keep what belongs to this request, by duty."""
+    backend's after a fallback); `subject` whom a verified token names; `notes` is for duties to keep what
+    belongs to this request, by duty."""
 
     plane: DataPlane
     routes: Routes
@@ -84,6 +91,7 @@ class Call:
     request_id: bytes
     _resume: Callable[[Refusal | Answer | None], None]
     answered_by: str = ""
+    subject: bytes = b""
     notes: dict[Duty, Any] = field(default_factory=dict)
 
     def proceed(self) -> None:
@@ -166,5 +174,15 @@ class Attendance:
 
 def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
     """The duties of `group`, in the order in which they are asked."""
-    duties: Sequence[Duty] = ()
+    duties: list[Duty] = []
+    if asks_gateway(group):
+        # These modules bring their libraries with them: only who asks for them loads them.
+        from strangler_proxy.gateway.assemble import gateway_duties  # noqa: PLC0415
+
+        duties.extend(gateway_duties(group, plane))
     return tuple(duties)
+
+
+def asks_gateway(group: Group) -> bool:
+    """Does `group` ask for anything that `strangler_proxy/gateway` does?"""
+    return bool(group.rates or group.transforms)

@@ -107,6 +107,10 @@ def _replace(text: str, percents: Mapping[str, Decimal], *, routes: Routes, plac
             known = ", ".join(routes.groups) or "none"
             problems.append(places.problem(("groups",), f"no group {name!r}", f"name one of: {known}"))
             continue
+        if routes.groups[name].backend == routes.default:
+            fault = f"group {name!r} has no backend of its own: there is nothing to move"
+            problems.append(places.problem(("groups", name), fault, "give it a backend and a percent"))
+            continue
         line, column = places.at(at)
         found = _PERCENT.match(lines[line - 1], column - 1)
         if found is None:

@@ -20,10 +20,10 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from strangler_proxy.account import Account
+from strangler_proxy.account import Account, count_own_answer
 from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
-from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide
+from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
 from strangler_proxy.headers import (
     Origin,
@@ -153,7 +153,10 @@ class Exchange:
         plane.active.add(self)
         if group is None:
             self._timeouts = routes.backends[routes.default].timeouts
-            self._attempt(routes.backends[routes.default])
+            if plane.rest_duties and routes.rest is not None:
+                self._begin_duties(plane.rest_duties, routes.rest, unrouted(routes.default), 0)
+            else:
+                self._attempt(routes.backends[routes.default])
             return
         key = identify(
             sticky=group.sticky,
@@ -180,7 +183,7 @@ class Exchange:
         )
         duties = plane.duties.get(group.name)
         if duties:
-            self._begin_duties(duties, decision, digest)
+            self._begin_duties(duties, group, decision, digest)
         else:
             self._attempt(routes.backends[decision.backend])
 
@@ -364,13 +367,12 @@ class Exchange:
 
     # Duties
 
-    def _begin_duties(self, duties: tuple[Duty, ...], decision: Decision, digest: int) -> None:
-        assert self._group is not None
+    def _begin_duties(self, duties: tuple[Duty, ...], group: Group, decision: Decision, digest: int) -> None:
         self._backend = self._routes.backends[decision.backend]
         call = Call(
             plane=self._plane,
             routes=self._routes,
-            group=self._group,
+            group=group,
             request=self._request,
             origin=self._origin,
             decision=decision,
@@ -392,13 +394,11 @@ class Exchange:
             case None:
                 self._attempt(self._backend)
             case Refusal():
-                self._answer(
-                    admission.status,
-                    admission.detail,
-                    retry_after=admission.retry_after,
-                    lines=admission.lines,
-                )
+                count_own_answer(self._plane, self._account, admission)
+                lines, wait = admission.lines, admission.retry_after
+                self._answer(admission.status, admission.detail, retry_after=wait, lines=lines)
             case Answer():
+                count_own_answer(self._plane, self._account, admission)
                 self._answer_with(admission)
             case Waiting():
                 pass

@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from chassis.resilience.breaker import BreakerState
+from strangler_proxy.gateway.rate_table import make_table
 from strangler_proxy.hub import Hub
 from strangler_proxy.link import Link, Message
 from strangler_proxy.table import Routes
@@ -55,6 +56,7 @@ class Fleet:
         drain_seconds: float,
         hub: Hub,
     ) -> None:
+        self._rates = make_table()
         self._slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
         self._routes = routes
         self._secret = secret
@@ -155,6 +157,7 @@ class Fleet:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+        os.close(self._rates)
 
     async def _spawn(self, slot: Slot) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
@@ -167,7 +170,8 @@ class Fleet:
                 "strangler_proxy.worker",
                 str(theirs.fileno()),
                 str(slot.listener.fileno()),
-                pass_fds=(theirs.fileno(), slot.listener.fileno()),
+                str(self._rates),
+                pass_fds=(theirs.fileno(), slot.listener.fileno(), self._rates),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": _python_path()},
             )

@@ -249,6 +249,11 @@ class ResponseHead:
     shared_cacheable: bool = False
     user: bytes | None = None
 
+    def reread_cache_control(self) -> None:
+        """`lines` were changed: may a shared cache keep the answer as they stand now?"""
+        values = [line.lower() for line in self.lines if line[:14].lower() == b"cache-control:"]
+        self.shared_cacheable = any(b"public" in value or b"s-maxage" in value for value in values)
+
 
 def read_response(headers: RawHeaders) -> ResponseHead:
     """Sort a response's headers."""

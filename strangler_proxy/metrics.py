@@ -62,6 +62,10 @@ class ProxyCollector(Collector):
         )
         aborted = CounterMetricFamily("strangler_aborted", "Requests the client gave up", labels=labels)
         overridden = CounterMetricFamily("strangler_overridden", "Testers' requests", labels=labels)
+        refused = CounterMetricFamily(
+            "strangler_refused", "Requests the proxy refused, by reason", labels=[*labels, "reason"]
+        )
+        cached = CounterMetricFamily("strangler_cached", "Requests answered from memory", labels=labels)
         clients = GaugeMetricFamily("strangler_clients", "Distinct clients seen since start", labels=labels)
         latency = HistogramMetricFamily(
             "strangler_latency_seconds", "From the request's head to the end of the answer", labels=labels
@@ -80,9 +84,13 @@ class ProxyCollector(Collector):
                 rejections.add_metric(key, counts.breaker_rejections)
                 aborted.add_metric(key, counts.aborted)
                 overridden.add_metric(key, counts.overridden)
+                for reason, count in counts.refused.items():
+                    refused.add_metric([*key, reason], count)
+                cached.add_metric(key, counts.cached)
                 clients.add_metric(key, totals.clients.count())
                 latency.add_metric(key, _buckets(totals), counts.latency_ms_sum / 1000)
-        yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden, clients, latency)
+        yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden)
+        yield from (refused, cached, clients, latency)
         yield from self._state()
 
     def _state(self) -> Iterator[Metric]:

@@ -6,8 +6,8 @@ evidence travel in one message: what is lost with a killed worker is lost from b
 
 What is evidence (goes into the stream): good answers below 400, and failures: 5xx, timeout, refused, reset,
 protocol. What is not: 4xx (the client's fault), requests the client gave up, a tester's overridden
-requests, and requests that an open breaker kept away. The first is counted, the others have counters of
-their own.
+requests, requests that an open breaker kept away, and those that the proxy refused or answered from memory. The
+first is counted, the others have counters of their own.
 
 `requests` counts answers and failures of the arm the request was assigned to. A request the canary failed
 and the control answered is one request of the canary, one error and one `fallbacks`; it does not appear in
@@ -58,9 +58,11 @@ class ArmCounts:
     breaker_rejections: int = 0
     aborted: int = 0
     overridden: int = 0
+    cached: int = 0
     latency_ms_sum: float = 0.0
     by_status: dict[int, int] = field(default_factory=dict)
     by_error: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
     clients: list[int] = field(default_factory=list)  # digests not seen before
 
@@ -69,6 +71,7 @@ class ArmCounts:
         return {name: getattr(self, name) for name in _SUMMED} | {
             "by_status": self.by_status,
             "by_error": self.by_error,
+            "refused": self.refused,
             "latency": self.latency,
             "clients": self.clients,
         }
@@ -83,6 +86,7 @@ _SUMMED = (
     "breaker_rejections",
     "aborted",
     "overridden",
+    "cached",
     "latency_ms_sum",
 )
 
@@ -163,6 +167,16 @@ class Recorder:
     def overridden(self, group: str, arm: Arm) -> None:
         """A tester's request ended."""
         self._counts(group, arm).overridden += 1
+
+    def refused(self, group: str, arm: Arm, reason: str) -> None:
+        """The proxy itself answered a request of `arm`: without a right to it (`auth`), or one too many
+        (`rate`)."""
+        refused = self._counts(group, arm).refused
+        refused[reason] = refused.get(reason, 0) + 1
+
+    def cached(self, group: str, arm: Arm) -> None:
+        """A request of `arm` was answered from memory."""
+        self._counts(group, arm).cached += 1
 
     def drain(self) -> dict[str, Any] | None:
         """Everything since the last drain, JSON-ready; None when nothing happened."""
@@ -245,6 +259,8 @@ class ArmTotals:
             self.counts.by_status[int(status)] = self.counts.by_status.get(int(status), 0) + count
         for error, count in wire["by_error"].items():
             self.counts.by_error[error] = self.counts.by_error.get(error, 0) + count
+        for reason, count in wire["refused"].items():
+            self.counts.refused[reason] = self.counts.refused.get(reason, 0) + count
         self.counts.latency = [a + b for a, b in zip(self.counts.latency, wire["latency"], strict=True)]
         for digest in wire["clients"]:
             self.clients.add(digest)
@@ -261,6 +277,8 @@ class ArmTotals:
             "breaker_rejections": counts.breaker_rejections,
             "aborted": counts.aborted,
             "overridden": counts.overridden,
+            "refused": dict(sorted(counts.refused.items())),
+            "cached": counts.cached,
             "clients": self.clients.count(),
             "by_status": {str(status): count for status, count in sorted(counts.by_status.items())},
             "by_error": dict(sorted(counts.by_error.items())),

@@ -18,6 +18,7 @@ from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
+from strangler_proxy.gateway.rate_table import RateTable, make_table
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.table import Backend, Routes
@@ -36,7 +37,8 @@ class DataPlane:
     """Serves clients on listening sockets by the current routes.
 
     `on_outcome(urgent)` is called after an outcome was recorded; `on_breaker(backend, state)` when one
-    changed.
+    changed. `rates` is the table of rate limits that all workers share; without one, limits hold for this
+    worker alone.
     """
 
     def __init__(
@@ -47,8 +49,11 @@ class DataPlane:
         loop: asyncio.AbstractEventLoop,
         on_outcome: Callable[[bool], None],
         on_breaker: Callable[[str, BreakerState], None],
+        rates: RateTable | None = None,
     ) -> None:
         self.routes = routes
+        self._rates = rates
+        self.rest_duties: tuple[Duty, ...] = ()  # of requests that no group claims
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.signer = signer
         self.loop = loop
@@ -94,6 +99,13 @@ class DataPlane:
     def _build_duties(self) -> None:
         built = {name: build(group, self) for name, group in self.routes.groups.items()}
         self.duties = {name: duties for name, duties in built.items() if duties}
+        self.rest_duties = build(self.routes.rest, self) if self.routes.rest is not None else ()
+
+    def rate_table(self) -> RateTable:
+        """The state of rate limits."""
+        if self._rates is None:
+            self._rates = RateTable(make_table())
+        return self._rates
 
     def pool(self, backend: Backend) -> Pool:
         """The connections to a backend."""

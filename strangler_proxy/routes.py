@@ -8,7 +8,9 @@
     backends:
       NAME: {url, timeouts?, limits?, breaker?}
     groups:
-      NAME: {backend, paths, percent, owner?, sticky?, fallback?, timeouts?, overrides?, expose?}
+      NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
+             rate_limit?, transform?}
+    rate_limit: [...]                 # for the whole site
     overrides: {header, cookie}       # testers; for every group that has none of its own
     expose: false                     # X-Strangler-Arm on responses
     trusted_proxies: [10.0.0.0/8]     # peers whose X-Forwarded-* headers are believed
@@ -36,9 +38,13 @@ from pydantic import (
 from chassis.problems import InvalidFileError, Problem
 from chassis.resilience.breaker import BreakerPolicy
 from chassis.yamlfile import Places, parse
+from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
+from strangler_proxy.sections.rates import RateFile, limits_of
+from strangler_proxy.sections.transform import TransformFile
 from strangler_proxy.table import (
+    UNROUTED,
     Backend,
     Group,
     Limits,
@@ -140,15 +146,17 @@ class _OverridesFile(Strict):
 
 
 class _GroupFile(Strict):
-    backend: str
+    backend: str | None = None
     paths: Annotated[list[UrlPath], Field(min_length=1)]
-    percent: Annotated[Decimal, BeforeValidator(_percent)]
+    percent: Annotated[Decimal, BeforeValidator(_percent)] | None = None
     owner: str | None = None
     sticky: Annotated[str, AfterValidator(_sticky)] = "user"
     fallback: bool = True
     timeouts: _TimeoutsFile = _TimeoutsFile()
     overrides: _OverridesFile | None = None
     expose: bool | None = None
+    rate_limit: list[RateFile] = Field(default_factory=list)
+    transform: TransformFile | None = None
 
 
 class _RoutesFile(Strict):
@@ -158,6 +166,7 @@ class _RoutesFile(Strict):
     groups: dict[Name, _GroupFile] = Field(default_factory=dict)
     overrides: _OverridesFile | None = None
     expose: bool = False
+    rate_limit: list[RateFile] = Field(default_factory=list)
     trusted_proxies: list[Network] = Field(default_factory=list)
 
 
@@ -232,7 +241,14 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
             yield places.problem(
                 at, f"{backend!r} is the default backend: there is nothing to move", "name the service's"
             )
-        if isinstance(owner, str) and owner not in (backend, default):
+        if backend is None:
+            yield from _moves_nothing(name, group, places)
+        elif "percent" not in group:
+            at = ("groups", name, "percent")
+            yield places.problem(
+                at, "missing key", "say 0 to begin with, or leave backend out to move nothing"
+            )
+        if backend is not None and isinstance(owner, str) and owner not in (backend, default):
             at = ("groups", name, "owner")
             remedy = f"name the default backend ({default}) or the group's own ({backend})"
             yield places.problem(at, f"owner {owner!r} is not one of this group's two sides", remedy)
@@ -251,23 +267,37 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
                 taken[path] = name
 
 
+def _moves_nothing(name: str, group: Mapping[str, Any], places: Places) -> Iterator[Problem]:
+    """A group without a backend is there for its duties alone."""
+    for key in ("percent", "owner", "fallback", "overrides"):
+        if key in group:
+            at = ("groups", name, key)
+            yield places.problem(at, "says nothing without a backend", f"name a backend, or leave {key} out")
+
+
 def _freeze(parsed: _RoutesFile, version: str) -> Routes:
     backends = {name: _backend(name, item) for name, item in parsed.backends.items()}
     groups: dict[str, Group] = {}
+    site = limits_of(parsed.rate_limit, "")
     for name, item in parsed.groups.items():
         kind, _, key = item.sticky.partition(":")
-        overrides = item.overrides or parsed.overrides or _OverridesFile()
+        moves = item.backend is not None
+        # Who moves nothing has no other side a tester could ask for, nor one to fall back from.
+        overrides = (item.overrides or parsed.overrides if moves else None) or _OverridesFile()
+        backend = item.backend or parsed.default
         groups[name] = Group(
             name=name,
-            backend=item.backend,
+            backend=backend,
             paths=tuple(item.paths),
-            percent=item.percent,
+            percent=item.percent or Decimal(0),
             owner=item.owner if item.owner is not None else parsed.default,
             sticky=Sticky(StickyKind(kind), key),
-            fallback=item.fallback,
-            timeouts=item.timeouts.over(backends[item.backend].timeouts),
+            fallback=item.fallback and moves,
+            timeouts=item.timeouts.over(backends[backend].timeouts),
             overrides=Overrides(header=overrides.header or "", cookie=overrides.cookie or ""),
             expose=parsed.expose if item.expose is None else item.expose,
+            rates=(*site, *limits_of(item.rate_limit, name)),
+            transforms=item.transform.value() if item.transform is not None else None,
         )
     return Routes(
         version=version,
@@ -275,6 +305,21 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         backends=backends,
         groups=groups,
         trusted=tuple(parsed.trusted_proxies),
+        rest=_rest(parsed.default, backends, site) if site else None,
+    )
+
+
+def _rest(default: str, backends: Mapping[str, Backend], site: tuple[RateLimit, ...]) -> Group:
+    return Group(
+        name=UNROUTED,
+        backend=default,
+        paths=(),
+        percent=Decimal(0),
+        owner=default,
+        sticky=Sticky(StickyKind.IP),
+        fallback=False,
+        timeouts=backends[default].timeouts,
+        rates=site,
     )
 
 

@@ -18,7 +18,10 @@ from decimal import Decimal
 from enum import Enum
 
 from chassis.resilience.breaker import BreakerPolicy
+from strangler_proxy.gateway.rates import RateLimit
+from strangler_proxy.gateway.transform import Transforms
 
+UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
 BUCKETS = 10_000  # one bucket is 0.01 percent
 
 
@@ -98,7 +101,9 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One aggregate: its paths move together. `percent` has two decimals at most."""
+    """One aggregate: its paths move together. `percent` has two decimals at most. A group whose backend is
+    the default one moves nothing: it is there for its duties. `rates` are its limits, the site's included.
+    """
 
     name: str
     backend: str
@@ -110,6 +115,8 @@ class Group:
     timeouts: Timeouts  # of the group where it sets them, else of its backend
     overrides: Overrides = Overrides()
     expose: bool = False
+    rates: tuple[RateLimit, ...] = ()
+    transforms: Transforms | None = None
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 
     def __post_init__(self) -> None:
@@ -120,7 +127,8 @@ class Group:
 class Routes:
     """A whole, legal routes file. `version` is the first 12 hex digits of the SHA-256 of its bytes.
 
-    `trusted` holds the networks whose `X-Forwarded-*` headers are believed (CIDR notation).
+    `trusted` holds the networks whose `X-Forwarded-*` headers are believed (CIDR notation). `rest` is what the
+    requests that no group claims are held to; None when nothing is asked of them.
     """
 
     version: str
@@ -128,6 +136,7 @@ class Routes:
     backends: Mapping[str, Backend]
     groups: Mapping[str, Group]
     trusted: tuple[str, ...] = ()
+    rest: Group | None = None
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)

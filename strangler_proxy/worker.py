@@ -1,9 +1,10 @@
 """A worker process: the data path, and a link to the parent.
 
-    python -m strangler_proxy.worker LINK_FD LISTEN_FD
+    python -m strangler_proxy.worker LINK_FD LISTEN_FD RATES_FD
 
-Both descriptors are inherited. The listening socket belongs to the parent, which keeps it open: connections
-that arrive while a killed worker is being replaced wait in its queue and are served by the next one.
+All descriptors are inherited; the last is the table of rate limits (`gateway/rate_table.py`). The listening
+socket belongs to the parent, which keeps it open: connections that arrive while a killed worker is being
+replaced wait in its queue and are served by the next one.
 
 Outcomes are sent at most 15 ms after the first one, a failure at once (within 2 ms when failures come thick
 and fast), so that whoever decides about a rollback sees it before the next user meets it.
@@ -23,6 +24,7 @@ import uvloop
 
 from chassis.logs import configure
 from chassis.resilience.breaker import BreakerState
+from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.link import Link, Message
 from strangler_proxy.plane import DataPlane
@@ -55,7 +57,8 @@ class FlushTimes:
 class Worker:
     """Wires the data plane to the link."""
 
-    def __init__(self, *, link_socket: socket.socket, listener: socket.socket) -> None:
+    def __init__(self, *, link_socket: socket.socket, listener: socket.socket, rates: int) -> None:
+        self._rates = RateTable(rates)
         self._link_socket = link_socket
         self._listener = listener
         self._link = Link(self._on_message)
@@ -86,6 +89,7 @@ class Worker:
             loop=self._loop,
             on_outcome=self._on_outcome,
             on_breaker=self._on_breaker,
+            rates=self._rates,
         )
         await plane.listen(self._listener)
         self._acknowledge()
@@ -150,15 +154,16 @@ class Worker:
             self._link.send({"t": "outcomes", "groups": groups})
 
 
-async def _main(link_fd: int, listen_fd: int) -> int:
-    worker = Worker(link_socket=socket.socket(fileno=link_fd), listener=socket.socket(fileno=listen_fd))
+async def _main(link_fd: int, listen_fd: int, rates_fd: int) -> int:
+    link_socket, listener = socket.socket(fileno=link_fd), socket.socket(fileno=listen_fd)
+    worker = Worker(link_socket=link_socket, listener=listener, rates=rates_fd)
     return await worker.run()
 
 
 def main() -> None:
     """Entry of the worker process."""
     configure("proxy")
-    link_fd, listen_fd = int(sys.argv[1]), int(sys.argv[2])
+    link_fd, listen_fd, rates_fd = (int(argument) for argument in sys.argv[1:4])
     structlog.contextvars.bind_contextvars(pid=os.getpid())
     # What is loaded now lives as long as the process. A request makes some forty containers and no cycle,
     # so the collector's default of looking after every 700 allocations would find nothing, hundreds of
@@ -167,7 +172,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_main(link_fd, listen_fd))
+        code = runner.run(_main(link_fd, listen_fd, rates_fd))
     sys.exit(code)
 
 

@@ -1,0 +1,9 @@
+"""What a group of routes may ask of the proxy besides forwarding. Each is optional and absent unless asked for.
+
+| asked for | pure core | duty (`strangler_proxy/duties.py`) | section of the routes file |
+|---|---|---|---|
+| rate limits | `rates.py` | `limiting.py`, state shared by all workers in `rate_table.py` | `sections/rates.py` |
+| header and path transforms | `transform.py` | `transforming.py` | `sections/transform.py` |
+
+Duties are asked in this order: limits, then the rest; `assemble.py` builds them.
+"""

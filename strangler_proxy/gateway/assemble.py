@@ -1,0 +1,31 @@
+"""The duties a group asks for, made from its frozen values in the order in which they are asked.
+
+Loaded by `duties.build` only when some group asks for one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from strangler_proxy.duties import Duty
+from strangler_proxy.gateway.limiting import Limiting
+from strangler_proxy.gateway.rates import Counted
+from strangler_proxy.table import Group
+
+if TYPE_CHECKING:
+    from strangler_proxy.plane import DataPlane
+
+
+def gateway_duties(group: Group, plane: DataPlane) -> Iterator[Duty]:
+    """The duties of `group`. Limits that count a token's subject come after the token was verified, the others
+    before, so that refusing is cheaper than verifying."""
+    for after_token in (False, True):
+        limits = [limit for limit in group.rates if (limit.counted is Counted.SUBJECT) is after_token]
+        if limits:
+            yield Limiting(limits, table=plane.rate_table(), signer=plane.signer)
+    if group.transforms is not None:
+        # RE2 is loaded only where a path or header is changed
+        from strangler_proxy.gateway.transforming import Transforming  # noqa: PLC0415
+
+        yield Transforming(group.transforms, default=plane.routes.default)
