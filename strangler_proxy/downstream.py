@@ -1,6 +1,7 @@
 """A client's connection: parses requests, keeps their order, enforces limits, streams both ways.
 
-Requests are parsed as they come and answered one after the other. While one is being answered, further
+A read that is just one everyday head is recognised as a whole (`recognise.py`); everything else goes through
+llhttp. Requests are parsed as they come and answered one after the other. While one is being answered, further
 requests on the same connection wait in a queue and reading pauses, so what is held is at most one read of
 the loop.
 
@@ -25,6 +26,7 @@ import httptools
 from strangler_proxy.answers import answer
 from strangler_proxy.exchange import CLIENT_SILENCE, Exchange
 from strangler_proxy.headers import HOST, BadHeadError, Peer, read_request
+from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
 
@@ -107,6 +109,13 @@ class ClientConnection(asyncio.Protocol):
         if self._closing or self._fault is not None:
             return
         self._last = self._plane.now()
+        if self._current is None and not (
+            self._queue or self._head_since or self.write_blocked or self._incoming is not None
+        ):
+            request = recognise_request(data)
+            if request is not None:
+                self._serve(request)
+                return
         self._body_came = False
         while data:
             try:
@@ -198,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
         except BadHeadError as error:
             self._fault = error
             return
-        exchange = Exchange(plane=self._plane, client=self, request=request)
+        exchange = Exchange(self._plane, self, request, complete=False)
         self._incoming = exchange
         self._queue.append(exchange)
 
@@ -283,6 +292,15 @@ class ClientConnection(asyncio.Protocol):
         self._transport.abort()
 
     # Inner workings
+
+    def _serve(self, request: Request) -> None:
+        """Answer a whole request that nothing stands before."""
+        exchange = self._current = Exchange(self._plane, self, request, complete=True)
+        try:
+            exchange.start()
+        except BaseException:
+            self._transport.abort()  # a fault of ours; the loop reports it
+            raise
 
     def _read_head(self) -> Request:
         version = self._parser.get_http_version()

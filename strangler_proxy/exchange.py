@@ -100,7 +100,7 @@ class Exchange:
         "request_complete",
     )
 
-    def __init__(self, *, plane: DataPlane, client: Client, request: Request) -> None:
+    def __init__(self, plane: DataPlane, client: Client, request: Request, *, complete: bool) -> None:
         self._plane = plane
         self._client = client
         self._request = request
@@ -136,7 +136,7 @@ class Exchange:
         self._origin: Origin
         self._timeouts: Timeouts
         self.deadline = 0.0
-        self.request_complete = False
+        self.request_complete = complete
 
     # From the client's connection
 
@@ -259,12 +259,16 @@ class Exchange:
         """A connection is there: send what there is of the request."""
         self._phase = Phase.RUNNING
         self._connection = connection
-        connection.begin(self, head_request=self._head_request)
+        # Duties work on separate lines; nobody else minds the head of the answer in one piece.
+        connection.begin(self, head_request=self._head_request, whole=self._duties is None)
         request = self._request
-        target, lines = request.target, request.head.lines
+        target = request.target
+        lines: list[bytes] | None = None
         if self._duties is not None:
-            outgoing = self._duties.request(self._backend, target, lines)
+            outgoing = self._duties.request(self._backend, target, request.lines())
             target, lines = outgoing.target, outgoing.lines
+        elif not request.head.ready:
+            lines = request.head.lines
         head = request_bytes(
             method=request.method,
             target=target,
@@ -536,9 +540,14 @@ class Exchange:
 
     def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
         request = self._request
-        framing, self._rechunk, ends_with_close = response_framing(
-            status, head, head_request=self._head_request, http11=request.http11
-        )
+        if head.ready:
+            start, framing, ends_with_close = head.ready, b"", False
+            self._rechunk = False
+        else:
+            start = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, b"".join(head.lines))
+            framing, self._rechunk, ends_with_close = response_framing(
+                status, head, head_request=self._head_request, http11=request.http11
+            )
         # An answer before the request was whole: the rest of the request will not be read
         early = not self.request_complete
         self._close_after = ends_with_close or early or not request.keep_alive or self._plane.draining
@@ -548,14 +557,8 @@ class Exchange:
             framing += b"Connection: keep-alive\r\n"
         if self._group is not None and self._group.expose:
             framing += b"X-Strangler-Arm: %b\r\n" % self._arm_shown
-        return b"HTTP/1.1 %d %b\r\n%b%bX-Request-ID: %b\r\n%b\r\n" % (
-            status,
-            reason,
-            b"".join(head.lines),
-            framing,
-            self._request_id,
-            self._cookie_lines(head),
-        )
+        cookies = self._cookie_lines(head)
+        return b"%b%bX-Request-ID: %b\r\n%b\r\n" % (start, framing, self._request_id, cookies)
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user

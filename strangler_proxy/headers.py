@@ -95,7 +95,11 @@ class BadHeadError(ValueError):
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's headers, sorted by meaning. `lines` are those passed on, ready to be sent."""
+    """A request's headers, sorted by meaning. `lines` are those passed on, ready to be sent.
+
+    `ready` is empty, or the request line and all headers passed on, as they came, Host and the client's
+    X-Request-ID among them; `lines` is empty then (see `recognise.py`, and `Request.lines`).
+    """
 
     lines: list[bytes] = field(default_factory=list)
     host: bytes = b""
@@ -106,6 +110,7 @@ class RequestHead:
     connection: bytes = b""
     expects_continue: bool = False
     forwarded: list[tuple[bytes, bytes]] | None = None
+    ready: bytes = b""
 
 
 def read_request(headers: RawHeaders, *, http11: bool) -> RequestHead:
@@ -206,14 +211,19 @@ def request_bytes(
     *,
     method: bytes,
     target: bytes,
-    lines: Sequence[bytes],
+    lines: Sequence[bytes] | None,
     head: RequestHead,
     origin: Origin,
     request_id: bytes,
     extra: bytes = b"",
 ) -> bytes:
     """The head to send upstream. `lines` are the header lines passed on (`head.lines`, or what duties made of
-    them); `extra` are further ready lines (a tester's override header)."""
+    them), None when `head.ready` is to be sent; `extra` are further ready lines (a tester's override header).
+    """
+    if lines is None:
+        if head.request_id == request_id:
+            return b"%b%b%b\r\n" % (head.ready, origin.lines, extra)
+        return b"%b%bX-Request-ID: %b\r\n%b\r\n" % (head.ready, origin.lines, request_id, extra)
     if head.chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length is not None:
@@ -237,7 +247,11 @@ def request_bytes(
 @dataclass(slots=True)
 class ResponseHead:
     """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent;
-    `raw` are the headers as they came, internal ones too."""
+    `raw` are the headers as they came, internal ones too.
+
+    `ready` is empty, or the status line and all headers passed on, as they came, Content-Length among them;
+    `raw` and `lines` are empty then (see `recognise.py`).
+    """
 
     raw: RawHeaders = ()
     lines: list[bytes] = field(default_factory=list)
@@ -248,6 +262,7 @@ class ResponseHead:
     html: bool = False
     shared_cacheable: bool = False
     user: bytes | None = None
+    ready: bytes = b""
 
     def reread_cache_control(self) -> None:
         """`lines` were changed: may a shared cache keep the answer as they stand now?"""

@@ -1,25 +1,47 @@
 """A request as it was parsed, and what an exchange needs of the connection it came over."""
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from strangler_proxy.headers import Peer, RequestHead, value_of
+from strangler_proxy.headers import Peer, RequestHead, read_request, value_of
 from strangler_proxy.identity import cookie_value
 from strangler_proxy.table import Group, Routes, StickyKind
+
+# Of a recognised head only: there every header is written like this. The request line has no ": ", for a
+# target has no space.
+_HEADER = re.compile(rb"\n([^:\r\n]+): ([^\r]+)")
 
 
 @dataclass(slots=True)
 class Request:  # not frozen: freezing costs a microsecond for each request
     """A request's head as it was parsed. `path` is the target without its query; `keep_alive` the client's
-    wish."""
+    wish.
+
+    The headers are given as a list or, when the head was recognised as a whole, as the `raw` head, which is
+    taken apart by the first who asks.
+    """
 
     method: bytes
     target: bytes
     path: bytes
-    headers: list[tuple[bytes, bytes]]
+    listed: list[tuple[bytes, bytes]] | None
     head: RequestHead
     http11: bool
     keep_alive: bool
+    raw: bytes = b""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Every header as it came: name and value."""
+        if self.listed is None:
+            self.listed = _HEADER.findall(self.raw)
+        return self.listed
+
+    def lines(self) -> list[bytes]:
+        """The header lines that are passed on; without Host, framing and what the proxy sets anew."""
+        head = self.head
+        return read_request(self.headers, http11=self.http11).lines if head.ready else head.lines
 
     def sticky_header(self, group: Group) -> bytes:
         """The value of the header that tells the group's users apart, or empty."""

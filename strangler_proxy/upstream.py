@@ -19,6 +19,7 @@ import httptools
 
 from strangler_proxy.headers import ResponseHead, read_response
 from strangler_proxy.outcomes import Failure
+from strangler_proxy.recognise import recognise_response
 from strangler_proxy.table import Backend
 
 _MAX_HEAD = 65_536
@@ -79,8 +80,10 @@ class UpstreamConnection(asyncio.Protocol):
         "_paused",
         "_pool",
         "_reason",
+        "_remaining",
         "_surplus",
         "_until_close",
+        "_whole",
         "broken",
         "idle_since",
         "reused",
@@ -97,10 +100,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._discard = 0
         self._parser = httptools.HttpResponseParser(self)
-        self._begin_response(head_request=False)
+        self._begin_response(head_request=False, whole=False)
 
-    def _begin_response(self, *, head_request: bool) -> None:
+    def _begin_response(self, *, head_request: bool, whole: bool) -> None:
         self._head_request = head_request
+        self._whole = whole and not head_request
+        self._remaining = 0  # bytes of the body to come after a recognised head
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._interim = False
@@ -115,10 +120,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     # For the exchange that holds the connection
 
-    def begin(self, exchange: Exchange, *, head_request: bool) -> None:
-        """Take the connection for one request; then `write` it."""
+    def begin(self, exchange: Exchange, *, head_request: bool, whole: bool = False) -> None:
+        """Take the connection for one request; then `write` it. `whole`: the answer's head may come in one
+        piece, without `raw` and `lines`."""
         self._exchange = exchange
-        self._begin_response(head_request=head_request)
+        self._begin_response(head_request=head_request, whole=whole)
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
@@ -169,13 +175,55 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.forget(self)
             self.transport.abort()
             return
+        try:
+            if self._remaining:
+                self._count_body(data)
+            elif self._got_byte or not self._whole or not self._recognise(data):
+                self._parse(data)
+        except BaseException:
+            self._fail(Failure.PROTOCOL)  # a fault of ours: the exchange ends, and the loop reports it
+            raise
+        if self._exchange is None:
+            self._discarded(len(data))
+        elif self.broken:
+            self._fail(Failure.PROTOCOL)
+        else:
+            self._exchange.response_flush()
+            if self._complete:
+                self._finish()
+
+    def _recognise(self, data: bytes) -> bool:
+        """Take an everyday head, and what of its body came with it; False leaves it to the parser, which has
+        seen nothing of this answer yet."""
+        found = recognise_response(data)
+        if found is None:
+            return False
+        assert self._exchange is not None
+        assert found.head.length is not None
+        self._got_byte = self._head_done = self._keep = True
+        self._remaining = found.head.length
+        self._exchange.response_head(found.status, b"", found.head)
+        if len(data) > found.body or not self._remaining:
+            self._count_body(data[found.body :])
+        return True
+
+    def _count_body(self, data: bytes) -> None:
+        """A piece of a body of known length."""
+        if len(data) > self._remaining:
+            self._surplus = True
+            data = data[: self._remaining]
+        self._remaining -= len(data)
+        self._complete = not self._remaining
+        if self._exchange is not None and data:
+            self._exchange.response_body(data)
+
+    def _parse(self, data: bytes) -> None:
         self._got_byte = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.broken = True
         except httptools.HttpParserCallbackError:
-            self._fail(Failure.PROTOCOL)  # a fault of ours: the exchange ends, and the loop reports it
             raise
         except httptools.HttpParserError:
             if self._complete:
@@ -185,14 +233,6 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._head_done:
             self._head_fed += len(data)
             self.broken |= self._head_fed > _MAX_HEAD
-        if self._exchange is None:
-            self._discarded(len(data))
-        elif self.broken:
-            self._fail(Failure.PROTOCOL)
-        else:
-            self._exchange.response_flush()
-            if self._complete:
-                self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
