@@ -30,7 +30,7 @@ from strangler_proxy.headers import (
     ResponseHead,
     origin_of,
     request_bytes,
-    response_framing,
+    response_start,
 )
 from strangler_proxy.identity import anonymous_key, cookie_lines, identify
 from strangler_proxy.outcomes import Failure
@@ -540,25 +540,19 @@ class Exchange:
 
     def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
         request = self._request
-        if head.ready:
-            start, framing, ends_with_close = head.ready, b"", False
-            self._rechunk = False
-        else:
-            start = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, b"".join(head.lines))
-            framing, self._rechunk, ends_with_close = response_framing(
-                status, head, head_request=self._head_request, http11=request.http11
-            )
+        start, self._rechunk, ends_with_close = response_start(
+            status, reason, head, head_request=self._head_request, http11=request.http11
+        )
         # An answer before the request was whole: the rest of the request will not be read
         early = not self.request_complete
         self._close_after = ends_with_close or early or not request.keep_alive or self._plane.draining
         if self._close_after:
-            framing += b"Connection: close\r\n"
+            start += b"Connection: close\r\n"
         elif not request.http11:
-            framing += b"Connection: keep-alive\r\n"
+            start += b"Connection: keep-alive\r\n"
         if self._group is not None and self._group.expose:
-            framing += b"X-Strangler-Arm: %b\r\n" % self._arm_shown
-        cookies = self._cookie_lines(head)
-        return b"%b%bX-Request-ID: %b\r\n%b\r\n" % (start, framing, self._request_id, cookies)
+            start += b"X-Strangler-Arm: %b\r\n" % self._arm_shown
+        return b"%bX-Request-ID: %b\r\n%b\r\n" % (start, self._request_id, self._cookie_lines(head))
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user

@@ -301,21 +301,27 @@ def read_response(headers: RawHeaders) -> ResponseHead:
     return head
 
 
-def response_framing(
-    status: int, head: ResponseHead, *, head_request: bool, http11: bool
+def response_start(
+    status: int, reason: bytes, head: ResponseHead, *, head_request: bool, http11: bool
 ) -> tuple[bytes, bool, bool]:
-    """How an answer's body is framed for the client: header lines, whether the body is to be sent in
-    chunks, and whether only the end of the connection tells its end (RFC 9112 §6.3).
+    """The beginning of the head for the client, framing included; whether the body is to be sent in chunks,
+    and whether only the end of the connection tells its end (RFC 9112 §6.3).
     """
+    if head.ready:
+        return head.ready, False, False
+    framing, rechunk, ends_with_close = b"", False, False
     if status == 204:
-        return b"", False, False
-    if head.length is not None:
-        return b"Content-Length: %d\r\n" % head.length, False, False
-    if head_request or status == 304:
-        return b"", False, False
-    if http11:
-        return b"Transfer-Encoding: chunked\r\n", True, False
-    return b"", False, True
+        pass
+    elif head.length is not None:
+        framing = b"Content-Length: %d\r\n" % head.length
+    elif head_request or status == 304:
+        pass
+    elif http11:
+        framing, rechunk = b"Transfer-Encoding: chunked\r\n", True
+    else:
+        ends_with_close = True
+    start = b"HTTP/1.1 %d %b\r\n%b%b" % (status, reason, b"".join(head.lines), framing)
+    return start, rechunk, ends_with_close
 
 
 def _drop_named(lines: list[bytes], connection: bytes) -> None:
