@@ -10,6 +10,8 @@ import httpx
 
 from migration_plans.outcomes import Outcome, read_items
 
+TOKEN_VARIABLE = "STRANGLER_ADMIN_TOKEN"  # noqa: S105  # the variable's name, not a secret
+
 
 class ProxyUnreachableError(Exception):
     """The proxy's admin port does not answer, or not what the contract says."""
@@ -78,12 +80,14 @@ class ProxyAdmin:
     """Client of one proxy's admin port at `url`. Every method raises ProxyUnreachableError.
 
     `timeout` (seconds) covers one call; the outcome stream counts as cut when it is silent for that long.
+    `token` is the port's admin token; without it nothing can be changed there.
     """
 
-    def __init__(self, url: str, *, timeout: float = 2.0) -> None:
+    def __init__(self, url: str, *, token: str = "", timeout: float = 2.0) -> None:
         self.url = url.rstrip("/")
         self._timeout = timeout
-        self._client = httpx.Client(base_url=self.url, timeout=timeout)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
 
     def close(self) -> None:
         """Close the connections."""
@@ -150,6 +154,11 @@ class ProxyAdmin:
     def _answer(self, method: str, path: str) -> httpx.Response:
         try:
             response = self._client.request(method, path)
+            if response.status_code in (401, 403):
+                raise ProxyUnreachableError(
+                    f"the proxy's admin port {self.url} refuses {method} {path} "
+                    f"({response.status_code}); give both the same {TOKEN_VARIABLE}"
+                )
             if response.status_code != 409:
                 response.raise_for_status()
         except (httpx.HTTPError, OSError) as error:

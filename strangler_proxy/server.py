@@ -10,6 +10,7 @@ SIGTERM and SIGINT: the listening sockets close, workers finish what runs, exit 
 
 import asyncio
 import errno
+import ipaddress
 import os
 import secrets
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from strangler_proxy.admin import AdminServer, LineStream, Reply, json_reply
+from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, json_reply
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
@@ -31,6 +32,7 @@ from strangler_proxy.reload import RoutesFollower
 from strangler_proxy.routes import parse_routes, read_content
 from strangler_proxy.table import Routes
 
+TOKEN_VARIABLE = "STRANGLER_ADMIN_TOKEN"  # noqa: S105  # the variable's name, not a secret
 SECRET_VARIABLE = "STRANGLER_COOKIE_SECRET"  # noqa: S105  # the variable's name, not a secret
 _APPLY_SECONDS = 5.0
 
@@ -69,14 +71,15 @@ def run(
     """Serve until SIGTERM or SIGINT; the exit code.
 
     Raises InvalidFileError when the routes file is not legal, PortTakenError when a port is taken,
-    SettingError when `STRANGLER_COOKIE_SECRET` is too short, `workers` is not positive, or host and port
-    are none that can be listened on; nothing has started then.
+    SettingError when `STRANGLER_COOKIE_SECRET` or `STRANGLER_ADMIN_TOKEN` is too short, `workers` is not
+    positive, or host and port are none that can be listened on; nothing has started then.
     """
     if workers < 1:
         raise SettingError("workers", f"{workers} cannot serve", "ask for at least 1")
     content = read_content(routes)
     loaded = parse_routes(content, str(routes))
     secret = _secret()
+    token = _token()
     listeners = _listeners(host, port, workers)
     try:
         (admin_listener,) = _listeners(admin_host, admin_port, 1)
@@ -91,6 +94,7 @@ def run(
         listeners=listeners,
         admin_listener=admin_listener,
         secret=secret,
+        token=token,
         drain_seconds=drain_seconds,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -107,6 +111,18 @@ def _listeners(host: str, port: int, count: int) -> list[socket.socket]:
             raise PortTakenError(port) from error
         remedy = "choose an address of this machine and a port this user may open"
         raise SettingError(f"{host}:{port}", f"cannot be listened on: {error.strerror}", remedy) from error
+
+
+def _token() -> bytes:
+    given = os.fsencode(os.environ.get(TOKEN_VARIABLE, ""))
+    if not given:
+        structlog.get_logger().warning(
+            "no admin token: nothing can be changed through the admin port", remedy=f"set {TOKEN_VARIABLE}"
+        )
+    elif len(given) < SHORTEST_SECRET:
+        fault = f"has {len(given)} bytes, at least {SHORTEST_SECRET} are needed"
+        raise SettingError(TOKEN_VARIABLE, fault, "set it to the output of: openssl rand -hex 32")
+    return given
 
 
 def _secret() -> bytes:
@@ -135,9 +151,12 @@ class Parent:
         listeners: list[socket.socket],
         admin_listener: socket.socket,
         secret: bytes,
+        token: bytes,
         drain_seconds: float,
     ) -> None:
         self._admin_listener = admin_listener
+        admin_host = admin_listener.getsockname()[0]
+        self._guard = Guard(token, loopback=ipaddress.ip_address(admin_host).is_loopback)
         self._port = listeners[0].getsockname()[1]
         self._hub = Hub(hello=self._hello)
         self._fleet = Fleet(
@@ -161,7 +180,8 @@ class Parent:
                 ("GET", "/metrics"): self._metrics,
                 ("GET", "/health"): self._health,
                 ("GET", "/ready"): self._ready,
-            }
+            },
+            self._guard,
         )
         server = await asyncio.start_server(admin.serve, sock=self._admin_listener)
         log = structlog.get_logger()

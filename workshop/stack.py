@@ -30,7 +30,14 @@ from workshop.routes_copy import derive_routes
 from workshop.supervisor import Program, StackError, Supervisor
 
 _EXTERNAL = "postgres"
-_SECRETS = (*databases.ROLES, "shop_secret_key", "cookie_secret", "payment_webhook_secret", "demo_password")
+_SECRETS = (
+    *databases.ROLES,
+    "shop_secret_key",
+    "cookie_secret",
+    "admin_token",
+    "payment_webhook_secret",
+    "demo_password",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +287,10 @@ class _Programs:
             "proxy",
             ["proxy", "--routes", str(self.stack.routes), "--port", str(ports.proxy),
              "--admin-port", str(ports.admin), "--workers", str(self._config.proxy_workers)],
-            {"STRANGLER_COOKIE_SECRET": self._secrets["cookie_secret"]},
+            {
+                "STRANGLER_COOKIE_SECRET": self._secrets["cookie_secret"],
+                **self._only("STRANGLER_ADMIN_TOKEN"),
+            },
             http_ready(ports.admin),
         )  # fmt: skip
 
@@ -388,6 +398,7 @@ def _environment(
         "CATALOG_CDC_DSN": url("cdc", "catalog"),
         "STRANGLER_ROUTES": str(routes),
         "STRANGLER_PROXY_ADMIN": f"http://127.0.0.1:{config.ports.admin}",
+        "STRANGLER_ADMIN_TOKEN": secrets["admin_token"],
     }
 
 

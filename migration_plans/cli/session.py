@@ -22,7 +22,7 @@ from migration_plans.drivers.probe import HttpProber
 from migration_plans.drivers.routes import RoutesFile
 from migration_plans.ledger import Ledger
 from migration_plans.plan import Plan, load_plan, variable
-from migration_plans.proxy_admin import ProxyAdmin
+from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin
 from migration_plans.record import Record
 
 R = TypeVar("R")
@@ -45,7 +45,7 @@ class Session:
     def of(cls, plan: Plan) -> "Session":
         """Doors for `plan`, none of them opened yet. Raises MissingVariableError."""
         ledger = Ledger(variable(plan.ledger_env, what="the ledger"))
-        proxy = ProxyAdmin(plan.proxy_admin)
+        proxy = ProxyAdmin(plan.proxy_admin, token=os.environ.get(TOKEN_VARIABLE, ""))
         routes = RoutesFile(plan.routes, plan.group)
         world = World(routes, proxy, CdcStream(plan), LazyProber(routes))
         return cls(plan, ledger, world, proxy, actor())

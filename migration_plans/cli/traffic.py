@@ -1,5 +1,6 @@
 """`strangler traffic`: show or set the percentages of the routes file, by hand."""
 
+import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 
 from migration_plans.cli.exits import NeededError
 from migration_plans.cli.session import confirm, json_option, show, yes_option
-from migration_plans.proxy_admin import ProxyAdmin, ProxyUnreachableError
+from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin, ProxyUnreachableError
 from strangler_proxy.edit import set_percent
 from strangler_proxy.routes import load_routes
 
@@ -52,7 +53,7 @@ def traffic(*, changes: tuple[str, ...], routes: Path, proxy_admin: str, yes: bo
     ]
     if risen:
         confirm("More users go to the service, past every gate: " + "; ".join(risen) + ".", yes=yes)
-    with ProxyAdmin(proxy_admin) as proxy:
+    with ProxyAdmin(proxy_admin, token=os.environ.get(TOKEN_VARIABLE, "")) as proxy:
         workers: list[dict[str, Any]] = []
         if wanted:
             set_percent(routes, wanted)

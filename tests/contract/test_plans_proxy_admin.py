@@ -1,6 +1,7 @@
 """The admin port as the controller reads it: the shipped fake and the real proxy meet the same expectations."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,18 @@ import pytest
 
 from migration_plans import examples
 from migration_plans.drivers.routes import RoutesFile
-from migration_plans.proxy_admin import Hello, ProxyAdmin, ProxyUnreachableError, ReloadRefusedError, Tick
+from migration_plans.proxy_admin import (
+    TOKEN_VARIABLE,
+    Hello,
+    ProxyAdmin,
+    ProxyUnreachableError,
+    ReloadRefusedError,
+    Tick,
+)
 from migration_plans.testing import FakeProxyAdmin
 from workshop.postgres import free_port
+
+TOKEN = "a token for tests, 32 bytes long"
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -32,9 +42,10 @@ def admin(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxyAdmin
         "--admin-port", str(admin_port), "--workers", "2",
     ]  # fmt: skip
     log = (tmp_path / "proxy.log").open("wb")
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    environment = os.environ | {TOKEN_VARIABLE: TOKEN}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        with ProxyAdmin(f"http://127.0.0.1:{admin_port}") as client:
+        with ProxyAdmin(f"http://127.0.0.1:{admin_port}", token=TOKEN) as client:
             deadline = time.monotonic() + 20
             while True:
                 try:

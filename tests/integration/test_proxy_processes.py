@@ -38,6 +38,8 @@ from tests.proxy_lab import (
 )
 from workshop.postgres import free_port
 
+TOKEN = "a token for tests, 32 bytes long"
+
 
 @dataclass(slots=True)
 class Proxy:
@@ -124,7 +126,7 @@ async def proxy(directory: Path, **changes: object) -> AsyncIterator[Proxy]:
     process = await asyncio.create_subprocess_exec(
         *command(routes, port, admin_port),
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ | {"STRANGLER_COOKIE_SECRET": SECRET.decode()},
+        env=os.environ | {"STRANGLER_COOKIE_SECRET": SECRET.decode(), "STRANGLER_ADMIN_TOKEN": TOKEN},
     )
     log: list[dict[str, Any]] = []
 
@@ -134,7 +136,8 @@ async def proxy(directory: Path, **changes: object) -> AsyncIterator[Proxy]:
             log.append(json.loads(line))  # noqa: PERF401  # others read the list while it grows
 
     reading = asyncio.create_task(read_log())
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{admin_port}") as admin:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{admin_port}", headers=headers) as admin:
         try:
             await _until_ready(admin)
             yield Proxy(process, routes, port, admin, monolith, catalog, log)

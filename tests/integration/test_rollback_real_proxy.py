@@ -6,6 +6,7 @@ deciding response, and no shopper saw a failure.
 
 import asyncio
 import itertools
+import os
 import signal
 import sys
 import time
@@ -24,13 +25,15 @@ from migration_plans.drivers.probe import HttpProber
 from migration_plans.drivers.routes import RoutesFile
 from migration_plans.ledger import Ledger
 from migration_plans.plan import load_plan
-from migration_plans.proxy_admin import ProxyAdmin, ProxyUnreachableError
+from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin, ProxyUnreachableError
 from migration_plans.record import Record, after, begin
 from migration_plans.stages import Event, State
 from migration_plans.testing import FakeChangeStream
 from workshop.postgres import free_port
 
 pytestmark = pytest.mark.anyio
+
+TOKEN = "a token for tests, 32 bytes long"
 
 
 @pytest.fixture
@@ -75,10 +78,11 @@ class Backend:
 @asynccontextmanager
 async def proxy(routes: Path, log: Path) -> AsyncIterator[tuple[str, ProxyAdmin]]:
     port, admin_port = free_port(), free_port()
-    with log.open("wb") as sink, ProxyAdmin(f"http://127.0.0.1:{admin_port}") as admin:
+    with log.open("wb") as sink, ProxyAdmin(f"http://127.0.0.1:{admin_port}", token=TOKEN) as admin:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "strangler_proxy", "--routes", str(routes), "--port", str(port),
             "--admin-port", str(admin_port), "--workers", "2", stdout=sink, stderr=sink,
+            env=os.environ | {TOKEN_VARIABLE: TOKEN},
         )  # fmt: skip
         try:
             await until(lambda: ready(admin), log)
