@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format docs bench bench-tools lock clean
+.PHONY: help setup demo up down test check format docs test-tools bench bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,7 @@ up: setup ## Start the shop, the service, the change stream, the proxy and the c
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down
 
-test: setup ## Run every test
+test: setup test-tools ## Run every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## Format, lint, types, import rules, dependencies, generated files
@@ -46,6 +46,12 @@ docs: setup ## Write the generated pages of docs/reference anew
 bench: setup bench-tools ## Measure proxy and change stream against named peers, alone on this machine, and write the result
 	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
 	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
+
+test-tools: # nginx is what differential tests compare the proxy with
+	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
+		echo "nginx, a peer of the differential tests, is missing: installing it"; \
+		apt-get update -qq && apt-get install -y -qq nginx-light; } >/dev/null || { \
+		echo "nginx is needed; install it with this machine's package manager"; exit 1; }
 
 bench-tools:
 	@command -v nginx >/dev/null && command -v wrk >/dev/null || { \
