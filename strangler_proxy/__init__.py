@@ -15,7 +15,9 @@ How a request passes through, and which file each step lives in:
 `server.py` is the parent process (`fleet.py` its workers, `hub.py` what they report, `admin.py` and `metrics.py` its
 port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other.
 
-`duties.py` is what groups may ask for besides forwarding, `gateway/` what they can ask: limits, transforms.
+`duties.py` is what groups may ask for besides forwarding, `gateway/` what they can ask:
+limits, authentication, transforms.
 
-Pure: table, buckets, decide, identity, headers, outcomes, clients, gateway.rates, gateway.transform.
+Pure: table, buckets, decide, identity, headers, outcomes, clients, gateway.auth,
+gateway.rates, gateway.remembered, gateway.tokens, gateway.transform.
 """

@@ -35,7 +35,7 @@ from strangler_proxy.headers import (
 from strangler_proxy.identity import anonymous_key, cookie_lines, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.request import Client, Request
-from strangler_proxy.table import Backend, Group, Routes, Timeouts
+from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class Exchange:
             cookies=request.head.cookies,
             named_header=request.sticky_header(group),
             ip=self._origin.address,
+            subject=plane.subject(request, group) if group.sticky.kind is StickyKind.JWT else b"",
         )
         if not key:
             self._issue = plane.new_anonymous_id()

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ class Fleet:
         hub: Hub,
     ) -> None:
         self._rates = make_table()
+        self.known_keys: Callable[[], dict[str, Any]] = dict  # by issuer, for workers that begin
+        self.want_keys: Callable[[str], None] = lambda _: None
         self._slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
         self._routes = routes
         self._secret = secret
@@ -78,6 +81,12 @@ class Fleet:
         for slot in self._slots:
             if slot.link is not None:
                 slot.link.send(message)
+
+    def tell_keys(self, issuer: str, keys: list[dict[str, Any]] | None) -> None:
+        """Tell every worker the keys of an issuer (None: there are none yet)."""
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.send({"t": "keys", "issuer": issuer, "keys": keys})
 
     async def wait_for_version(self, version: str, seconds: float) -> bool:
         """Wait until every worker runs `version`, at most `seconds`."""
@@ -189,6 +198,7 @@ class Fleet:
                 "routes": self._routes.as_wire(),
                 "secret": self._secret.hex(),
                 "drain_seconds": self._drain_seconds,
+                "keys": self.known_keys(),
             }
         )
         return process
@@ -203,6 +213,8 @@ class Fleet:
                 task.add_done_callback(self._notifiers.discard)
             case "outcomes":
                 self._hub.outcomes(slot.id, message["groups"])
+            case "keys_wanted":
+                self.want_keys(message["issuer"])
             case "breaker":
                 slot.breakers[message["backend"]] = message["state"]
             case other:

@@ -7,7 +7,8 @@ For `sticky: user` the order is:
 2. else the signed anonymous cookie `strangler_id`, 128 random bits.
 
 A login or logout is a change of identity: the side may change at that moment, and at no other. `session` is
-the value of Django's `sessionid` cookie; `header:NAME`, `cookie:NAME` and `ip` are as named. Where the
+the value of Django's `sessionid` cookie; `header:NAME`, `cookie:NAME` and `ip` are as named, `jwt` is
+the verified subject of a bearer token. Where the
 named thing is missing, the anonymous cookie stands in.
 
 Cookies and caches: `strangler_id` is issued only where it is of use, on a response of a group that asked
@@ -85,12 +86,19 @@ class CookieSigner:
 
 
 def identify(
-    *, sticky: Sticky, signer: CookieSigner, cookies: bytes, named_header: bytes, ip: bytes
+    *,
+    sticky: Sticky,
+    signer: CookieSigner,
+    cookies: bytes,
+    named_header: bytes,
+    ip: bytes,
+    subject: bytes = b"",
 ) -> bytes:
     """The key that the bucket of a request is drawn from; empty when the client has no identity yet and
     must be issued one (its key is then `anonymous_key` of it).
 
-    `named_header` is the value of the header that `header:NAME` names, empty when absent.
+    `named_header` is the value of the header that `header:NAME` names, `subject` the verified one of a token;
+    empty when absent.
     """
     key = b""
     match sticky.kind:
@@ -107,6 +115,8 @@ def identify(
             key = b"cookie:" + value if value else b""
         case StickyKind.IP:
             key = b"ip:" + ip
+        case StickyKind.JWT:
+            key = b"subject:" + subject if subject else b""
     if key:
         return key
     anonymous = signer.verify(ANONYMOUS_COOKIE, cookie_value(cookies, ANONYMOUS_COOKIE))

@@ -4,8 +4,10 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 
 | from | `t` | fields |
 |---|---|---|
-| parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`: the first message, once |
+| parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`, `keys` by issuer: the first message |
 | parent | `routes` | `routes`: use these from now on |
+| parent | `keys` | `issuer`, `keys` (JSON Web Keys, or null): newer ones, or the answer that there are none |
+| worker | `keys_wanted` | `issuer`: a token names a key that is not known; answered by `keys` |
 | worker | `applied` | `version`, `at_ns`: these routes are in use |
 | worker | `outcomes` | `groups`: what `Recorder.drain` gave |
 | worker | `breaker` | `backend`, `state` |

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import secrets
 import socket
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,10 +19,12 @@ from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
-from strangler_proxy.gateway.rate_table import RateTable, make_table
+from strangler_proxy.gateway.rate_table import RateTable
+from strangler_proxy.gateway.state import GatewayState
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
-from strangler_proxy.table import Backend, Routes
+from strangler_proxy.request import Request
+from strangler_proxy.table import Backend, Group, Routes
 from strangler_proxy.upstream import Pool
 
 _TICK = 0.025
@@ -37,8 +40,8 @@ class DataPlane:
     """Serves clients on listening sockets by the current routes.
 
     `on_outcome(urgent)` is called after an outcome was recorded; `on_breaker(backend, state)` when one
-    changed. `rates` is the table of rate limits that all workers share; without one, limits hold for this
-    worker alone.
+    changed; `want_keys(issuer)` when a token's key is not known (`gateway.keys_came` answers). `rates` is the
+    table of rate limits that all workers share; without one, limits hold for this worker alone.
     """
 
     def __init__(
@@ -50,9 +53,10 @@ class DataPlane:
         on_outcome: Callable[[bool], None],
         on_breaker: Callable[[str, BreakerState], None],
         rates: RateTable | None = None,
+        want_keys: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.routes = routes
-        self._rates = rates
+        self.gateway = GatewayState(rates, want_keys)
         self.rest_duties: tuple[Duty, ...] = ()  # of requests that no group claims
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.signer = signer
@@ -97,15 +101,17 @@ class DataPlane:
                 self._breakers[key].policy = backend.breaker
 
     def _build_duties(self) -> None:
+        self.gateway.believe(self.routes.issuers)
         built = {name: build(group, self) for name, group in self.routes.groups.items()}
         self.duties = {name: duties for name, duties in built.items() if duties}
         self.rest_duties = build(self.routes.rest, self) if self.routes.rest is not None else ()
 
-    def rate_table(self) -> RateTable:
-        """The state of rate limits."""
-        if self._rates is None:
-            self._rates = RateTable(make_table())
-        return self._rates
+    def subject(self, request: Request, group: Group) -> bytes:
+        """Whom a request's token names, verified; empty when it has none, or its keys are not here yet."""
+        tokens = self.gateway.tokens
+        if tokens is None or group.auth is None or group.auth.token is None:
+            return b""
+        return tokens.subject(request.headers, group.auth.token, time.time())
 
     def pool(self, backend: Backend) -> Pool:
         """The connections to a backend."""

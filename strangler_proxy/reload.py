@@ -7,7 +7,7 @@ file and line.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 
 from chassis.problems import InvalidFileError, Problem
-from strangler_proxy.routes import parse_routes, read_content
+from chassis.yamlfile import Places
+from strangler_proxy.routes import parse_with_places, read_content
 from strangler_proxy.table import Routes
 
 _POLL_SECONDS = 0.04
@@ -37,20 +38,27 @@ class Refused:
 
 class RoutesFollower:
     """Holds the routes in use and what is wrong with the file, if anything; `on_routes` gets every new
-    version.
+    version. `check` may find further faults, of what only this machine can tell (a variable, a key file).
 
     `content` is the text that `routes` was read from: with a refused edit in the file, it is the only copy of what
     runs, and whoever rolls back needs it.
     """
 
     def __init__(
-        self, path: Path, *, routes: Routes, content: bytes, on_routes: Callable[[Routes], None]
+        self,
+        path: Path,
+        *,
+        routes: Routes,
+        content: bytes,
+        on_routes: Callable[[Routes], None],
+        check: Callable[[Routes, Places], Sequence[Problem]] = lambda _routes, _places: (),
     ) -> None:
         self.path = path
         self.routes = routes
         self.content = content
         self.refused: Refused | None = None
         self._on_routes = on_routes
+        self._check = check
         self._seen: Stamp | None = None
 
     async def follow(self) -> None:
@@ -66,8 +74,7 @@ class RoutesFollower:
         self._seen = self._stamp()  # before reading: an edit meanwhile is seen at the next look
         log = structlog.get_logger()
         try:
-            content = read_content(self.path)
-            routes = parse_routes(content, str(self.path))
+            content, routes = self._read()
         except InvalidFileError as error:
             if self.refused is None or self.refused.problems != error.problems:
                 for problem in error.problems:
@@ -80,6 +87,15 @@ class RoutesFollower:
             self.routes, self.content = routes, content
             self._on_routes(routes)
         return None
+
+    def _read(self) -> tuple[bytes, Routes]:
+        """The file's content and its routes. Raises InvalidFileError."""
+        content = read_content(self.path)
+        routes, places = parse_with_places(content, str(self.path))
+        problems = self._check(routes, places)
+        if problems:
+            raise InvalidFileError(problems)
+        return content, routes
 
     def _stamp(self) -> Stamp | None:
         try:

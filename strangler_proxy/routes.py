@@ -9,7 +9,8 @@
       NAME: {url, timeouts?, limits?, breaker?}
     groups:
       NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
-             rate_limit?, transform?}
+             rate_limit?, auth?, transform?}
+    issuers: {NAME: {issuer, audience, algorithms, keys, leeway?}}    # whose tokens are believed
     rate_limit: [...]                 # for the whole site
     overrides: {header, cookie}       # testers; for every group that has none of its own
     expose: false                     # X-Strangler-Arm on responses
@@ -39,6 +40,7 @@ from chassis.problems import InvalidFileError, Problem
 from chassis.resilience.breaker import BreakerPolicy
 from chassis.yamlfile import Places, parse
 from strangler_proxy.gateway.rates import RateLimit
+from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, token_faults
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
 from strangler_proxy.sections.rates import RateFile, limits_of
@@ -93,8 +95,8 @@ def _sticky(value: str) -> str:
     if kind in ("header", "cookie"):
         if not TOKEN.fullmatch(name):
             raise ValueError(f"write {kind}:NAME with the name of a {kind}")
-    elif kind not in ("user", "session", "ip") or name:
-        raise ValueError("sticky is one of user, session, ip, header:NAME, cookie:NAME")
+    elif kind not in ("user", "session", "ip", "jwt") or name:
+        raise ValueError("sticky is one of user, session, ip, jwt, header:NAME, cookie:NAME")
     return value
 
 
@@ -156,6 +158,7 @@ class _GroupFile(Strict):
     overrides: _OverridesFile | None = None
     expose: bool | None = None
     rate_limit: list[RateFile] = Field(default_factory=list)
+    auth: AuthFile | None = None
     transform: TransformFile | None = None
 
 
@@ -167,6 +170,7 @@ class _RoutesFile(Strict):
     overrides: _OverridesFile | None = None
     expose: bool = False
     rate_limit: list[RateFile] = Field(default_factory=list)
+    issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
     trusted_proxies: list[Network] = Field(default_factory=list)
 
 
@@ -252,6 +256,7 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
             at = ("groups", name, "owner")
             remedy = f"name the default backend ({default}) or the group's own ({backend})"
             yield places.problem(at, f"owner {owner!r} is not one of this group's two sides", remedy)
+        yield from token_faults(name, group, data.get("issuers"), places)
         paths = group.get("paths")
         for position, path in enumerate(paths if isinstance(paths, list) else ()):
             if not isinstance(path, str):
@@ -297,6 +302,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             overrides=Overrides(header=overrides.header or "", cookie=overrides.cookie or ""),
             expose=parsed.expose if item.expose is None else item.expose,
             rates=(*site, *limits_of(item.rate_limit, name)),
+            auth=item.auth.value() if item.auth is not None else None,
             transforms=item.transform.value() if item.transform is not None else None,
         )
     return Routes(
@@ -305,6 +311,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         backends=backends,
         groups=groups,
         trusted=tuple(parsed.trusted_proxies),
+        issuers={name: item.value(name) for name, item in parsed.issuers.items()},
         rest=_rest(parsed.default, backends, site) if site else None,
     )
 

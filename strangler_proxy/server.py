@@ -16,12 +16,15 @@ import secrets
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
 
+from chassis.problems import InvalidFileError, Problem
+from chassis.yamlfile import Places
 from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, json_reply
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
@@ -29,8 +32,11 @@ from strangler_proxy.identity import SHORTEST_SECRET
 from strangler_proxy.metrics import exposition
 from strangler_proxy.outcomes import Totals
 from strangler_proxy.reload import RoutesFollower
-from strangler_proxy.routes import parse_routes, read_content
+from strangler_proxy.routes import parse_with_places, read_content
 from strangler_proxy.table import Routes
+
+if TYPE_CHECKING:
+    from strangler_proxy.gateway.key_sources import KeySources
 
 TOKEN_VARIABLE = "STRANGLER_ADMIN_TOKEN"  # noqa: S105  # the variable's name, not a secret
 SECRET_VARIABLE = "STRANGLER_COOKIE_SECRET"  # noqa: S105  # the variable's name, not a secret
@@ -77,7 +83,10 @@ def run(
     if workers < 1:
         raise SettingError("workers", f"{workers} cannot serve", "ask for at least 1")
     content = read_content(routes)
-    loaded = parse_routes(content, str(routes))
+    loaded, places = parse_with_places(content, str(routes))
+    faults = machine_faults(loaded, places)
+    if faults:
+        raise InvalidFileError(faults)
     secret = _secret()
     token = _token()
     listeners = _listeners(host, port, workers)
@@ -139,6 +148,15 @@ def _secret() -> bytes:
     return secret
 
 
+def machine_faults(routes: Routes, places: Places) -> Sequence[Problem]:
+    """What a legal routes file asks for that this machine has not: keys of issuers."""
+    if not routes.issuers:
+        return ()
+    from strangler_proxy.gateway.key_sources import faults_of  # noqa: PLC0415  # brings cryptography
+
+    return tuple(faults_of(routes.issuers, places))
+
+
 class Parent:
     """Wires fleet, file and admin port."""
 
@@ -162,7 +180,12 @@ class Parent:
         self._fleet = Fleet(
             listeners=listeners, routes=routes, secret=secret, drain_seconds=drain_seconds, hub=self._hub
         )
-        self._follower = RoutesFollower(path, routes=routes, content=content, on_routes=self._fleet.use)
+        self._follower = RoutesFollower(
+            path, routes=routes, content=content, on_routes=self._use, check=machine_faults
+        )
+        self._keys: KeySources | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def serve(self) -> int:
         """Run until a signal; the exit code."""
@@ -193,18 +216,38 @@ class Parent:
             version=self._follower.routes.version,
         )
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
+            self._use_issuers(self._follower.routes)
             for slot in self._fleet.slots:
                 group.create_task(self._fleet.keep(slot))
             follow = group.create_task(self._follower.follow())
             await stop.wait()
             log.info("proxy stops: finishing what runs")
             follow.cancel()
+            self._tasks = None
+            if self._keeping is not None:
+                self._keeping.cancel()
             await self._fleet.stop()
         self._hub.close()
         server.close()
         await admin.close()
         log.info("proxy stopped")
         return 0
+
+    def _use(self, routes: Routes) -> None:
+        self._use_issuers(routes)
+        self._fleet.use(routes)
+
+    def _use_issuers(self, routes: Routes) -> None:
+        """Keep the keys of those whose tokens are believed; the first one named starts it."""
+        if self._keys is None and routes.issuers and self._tasks is not None:
+            from strangler_proxy.gateway.key_sources import KeySources  # noqa: PLC0415  # brings cryptography
+
+            self._keys = KeySources(self._fleet.tell_keys)
+            self._fleet.known_keys, self._fleet.want_keys = self._keys.all, self._keys.want
+            self._keeping = self._tasks.create_task(self._keys.follow())
+        if self._keys is not None:
+            self._keys.use(routes.issuers)
 
     # metrics.Source
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import Enum
 
 from chassis.resilience.breaker import BreakerPolicy
+from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.gateway.transform import Transforms
 
@@ -33,6 +34,7 @@ class StickyKind(Enum):
     HEADER = "header"
     COOKIE = "cookie"
     IP = "ip"
+    JWT = "jwt"  # the verified subject of a bearer token
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Group:
     overrides: Overrides = Overrides()
     expose: bool = False
     rates: tuple[RateLimit, ...] = ()
+    auth: Auth | None = None
     transforms: Transforms | None = None
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 
@@ -137,6 +140,7 @@ class Routes:
     groups: Mapping[str, Group]
     trusted: tuple[str, ...] = ()
     rest: Group | None = None
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)

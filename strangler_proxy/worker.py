@@ -90,7 +90,10 @@ class Worker:
             on_outcome=self._on_outcome,
             on_breaker=self._on_breaker,
             rates=self._rates,
+            want_keys=lambda issuer: self._link.send({"t": "keys_wanted", "issuer": issuer}),
         )
+        for issuer, keys in self._start["keys"].items():
+            plane.gateway.keys_came(issuer, keys)
         await plane.listen(self._listener)
         self._acknowledge()
         await asyncio.wait({orphaned, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +119,11 @@ class Worker:
                 else:
                     self._plane.apply(Routes.from_wire(message["routes"]))
                     self._acknowledge()
+            case "keys":
+                if self._plane is None:
+                    self._start["keys"][message["issuer"]] = message["keys"]
+                else:
+                    self._plane.gateway.keys_came(message["issuer"], message["keys"])
             case other:
                 structlog.get_logger().error("unknown message from the parent", type=other)
 

@@ -3,7 +3,9 @@
 | asked for | pure core | duty (`strangler_proxy/duties.py`) | section of the routes file |
 |---|---|---|---|
 | rate limits | `rates.py` | `limiting.py`, state shared by all workers in `rate_table.py` | `sections/rates.py` |
+| authentication | `auth.py`, `tokens.py`, `remembered.py` | `guarding.py`, `key_sources.py` | `sections/auth.py` |
 | header and path transforms | `transform.py` | `transforming.py` | `sections/transform.py` |
 
-Duties are asked in this order: limits, then the rest; `assemble.py` builds them.
+Duties are asked in the order limits, authentication, limits by token subject, the rest: `assemble.py` builds
+them. What they remember beyond one version of the routes is in `state.py`.
 """

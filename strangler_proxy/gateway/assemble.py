@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from strangler_proxy.duties import Duty
 from strangler_proxy.gateway.limiting import Limiting
 from strangler_proxy.gateway.rates import Counted
+from strangler_proxy.gateway.remembered import Remembered
 from strangler_proxy.table import Group
 
 if TYPE_CHECKING:
@@ -20,10 +21,20 @@ if TYPE_CHECKING:
 def gateway_duties(group: Group, plane: DataPlane) -> Iterator[Duty]:
     """The duties of `group`. Limits that count a token's subject come after the token was verified, the others
     before, so that refusing is cheaper than verifying."""
-    for after_token in (False, True):
-        limits = [limit for limit in group.rates if (limit.counted is Counted.SUBJECT) is after_token]
-        if limits:
-            yield Limiting(limits, table=plane.rate_table(), signer=plane.signer)
+    state = plane.gateway
+    before = [limit for limit in group.rates if limit.counted is not Counted.SUBJECT]
+    after = [limit for limit in group.rates if limit.counted is Counted.SUBJECT]
+    if before:
+        yield Limiting(before, table=state.rate_table(), signer=plane.signer)
+    if group.auth is not None:
+        # It brings PyJWT and cryptography with it
+        from strangler_proxy.gateway.guarding import Guarding  # noqa: PLC0415
+
+        session = group.auth.session
+        sessions = state.sessions(group.name, session) if session is not None else Remembered[bytes]()
+        yield Guarding(group.auth, tokens=state.tokens, sessions=sessions)
+    if after:
+        yield Limiting(after, table=state.rate_table(), signer=plane.signer)
     if group.transforms is not None:
         # RE2 is loaded only where a path or header is changed
         from strangler_proxy.gateway.transforming import Transforming  # noqa: PLC0415
