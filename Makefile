@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format docs test-tools bench bench-tools lock clean
+.PHONY: help setup demo up down test check format docs fuzz test-tools bench bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,11 @@ docs: setup ## Write the generated pages of docs/reference anew
 bench: setup bench-tools ## Measure proxy and change stream against named peers, alone on this machine, and write the result
 	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
 	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
+
+fuzz: setup ## Fuzz what clients may send for five minutes; findings are written as crash-*
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	@mkdir -p var/fuzz && cp -n tests/fuzz/corpus/* var/fuzz/ && \
+		$(BIN)/python -m tests.fuzz.fuzz_requests -max_total_time=300 -max_len=2000 -artifact_prefix=var/ var/fuzz
 
 test-tools: # nginx is what differential tests compare the proxy with
 	@command -v nginx >/dev/null || test -x /usr/sbin/nginx || { \
