@@ -46,6 +46,7 @@ docs: setup ## Write the generated pages of docs/reference anew
 bench: setup bench-tools ## Measure proxy and change stream against named peers, alone on this machine, and write the result
 	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
 	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
+	@$(BIN)/python -m benchmarks.parity --output benchmarks/parity.json
 
 fuzz: setup ## Fuzz what clients may send for five minutes; findings are written as crash-*
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
