@@ -16,8 +16,8 @@ How a request passes through, and which file each step lives in:
 port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other.
 
 `duties.py` is what groups may ask for besides forwarding, `gateway/` what they can ask:
-limits, authentication, transforms.
+limits, authentication, transforms, a cache.
 
 Pure: table, buckets, decide, identity, headers, outcomes, clients, gateway.auth,
-gateway.rates, gateway.remembered, gateway.tokens, gateway.transform.
+gateway.cache_store, gateway.rfc9111, gateway.rates, gateway.remembered, gateway.tokens, gateway.transform.
 """

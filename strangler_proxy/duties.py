@@ -185,4 +185,4 @@ def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
 
 def asks_gateway(group: Group) -> bool:
     """Does `group` ask for anything that `strangler_proxy/gateway` does?"""
-    return bool(group.rates or group.auth or group.transforms)
+    return bool(group.rates or group.auth or group.transforms or group.cache)

@@ -410,9 +410,10 @@ class Exchange:
 
     def _answer_with(self, said: Answer) -> None:
         """A whole answer from the proxy's own memory."""
-        head = ResponseHead(lines=list(said.lines), length=len(said.body))
+        bodiless = said.status in (204, 304)
+        head = ResponseHead(lines=list(said.lines), length=None if bodiless else len(said.body))
         out = self._response_bytes(said.status, said.reason, head)
-        self._client.send(out if self._head_request or said.status in (204, 304) else out + said.body)
+        self._client.send(out if self._head_request or bodiless else out + said.body)
         self._finish(close=self._close_after, abort=False)
 
     # Attempts

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Slot:
     breakers: dict[str, str] = field(default_factory=dict)
     pause: float = _FIRST_PAUSE
     restarts: int = 0
+    invalidated: int = 0  # serial of the last order to empty caches that its worker carried out
 
 
 class Fleet:
@@ -59,6 +60,7 @@ class Fleet:
     ) -> None:
         self._rates = make_table()
         self.known_keys: Callable[[], dict[str, Any]] = dict  # by issuer, for workers that begin
+        self._serial = 0
         self.want_keys: Callable[[str], None] = lambda _: None
         self._slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
         self._routes = routes
@@ -87,6 +89,31 @@ class Fleet:
         for slot in self._slots:
             if slot.link is not None:
                 slot.link.send({"t": "keys", "issuer": issuer, "keys": keys})
+
+    async def empty_caches(self, groups: Sequence[str], seconds: float) -> bool:
+        """Empty the caches of `groups` in every worker; did all do so within `seconds`? A worker that begins has
+        an empty one."""
+        self._serial += 1
+        serial = self._serial
+        asked = self._tell_to_empty(groups, serial)
+
+        def done() -> bool:
+            return all(slot.invalidated >= serial or slot.link is not link for slot, link in asked)
+
+        try:
+            async with self._changed, asyncio.timeout(seconds):
+                await self._changed.wait_for(done)
+        except TimeoutError:
+            return False
+        return True
+
+    def _tell_to_empty(
+        self, groups: Sequence[str], serial: int, *, but: Slot | None = None
+    ) -> list[tuple[Slot, Link]]:
+        asked = [(slot, slot.link) for slot in self._slots if slot.link is not None and slot is not but]
+        for _, link in asked:
+            link.send({"t": "invalidate", "groups": list(groups), "serial": serial})
+        return asked
 
     async def wait_for_version(self, version: str, seconds: float) -> bool:
         """Wait until every worker runs `version`, at most `seconds`."""
@@ -208,9 +235,12 @@ class Fleet:
             case "applied":
                 slot.version, slot.applied_at_ns = message["version"], message["at_ns"]
                 self._hub.switched(slot.id, message["version"], message["at_ns"])
-                task = asyncio.ensure_future(self._notify())
-                self._notifiers.add(task)
-                task.add_done_callback(self._notifiers.discard)
+                self._something_changed()
+            case "invalidated":
+                slot.invalidated = max(slot.invalidated, message["serial"])
+                self._something_changed()
+            case "emptied":
+                self._tell_to_empty([message["group"]], 0, but=slot)
             case "outcomes":
                 self._hub.outcomes(slot.id, message["groups"])
             case "keys_wanted":
@@ -219,6 +249,11 @@ class Fleet:
                 slot.breakers[message["backend"]] = message["state"]
             case other:
                 structlog.get_logger().error("unknown message from a worker", worker=slot.id, type=other)
+
+    def _something_changed(self) -> None:
+        task = asyncio.ensure_future(self._notify())
+        self._notifiers.add(task)
+        task.add_done_callback(self._notifiers.discard)
 
     async def _notify(self) -> None:
         async with self._changed:

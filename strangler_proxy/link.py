@@ -7,6 +7,9 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 | parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`, `keys` by issuer: the first message |
 | parent | `routes` | `routes`: use these from now on |
 | parent | `keys` | `issuer`, `keys` (JSON Web Keys, or null): newer ones, or the answer that there are none |
+| parent | `invalidate` | `groups`, `serial`: empty these groups' caches; answered by `invalidated` |
+| worker | `invalidated` | `serial` |
+| worker | `emptied` | `group`: its cache was emptied here, the other workers are to do the same |
 | worker | `keys_wanted` | `issuer`: a token names a key that is not known; answered by `keys` |
 | worker | `applied` | `version`, `at_ns`: these routes are in use |
 | worker | `outcomes` | `groups`: what `Recorder.drain` gave |

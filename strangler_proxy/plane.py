@@ -40,8 +40,9 @@ class DataPlane:
     """Serves clients on listening sockets by the current routes.
 
     `on_outcome(urgent)` is called after an outcome was recorded; `on_breaker(backend, state)` when one
-    changed; `want_keys(issuer)` when a token's key is not known (`gateway.keys_came` answers). `rates` is the
-    table of rate limits that all workers share; without one, limits hold for this worker alone.
+    changed; `want_keys(issuer)` when a token's key is not known (`gateway.keys_came` answers);
+    `tell_emptied(group)` when a group's cache was emptied here. `rates` is the table of rate limits that all
+    workers share; without one, limits hold for this worker alone.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class DataPlane:
         on_breaker: Callable[[str, BreakerState], None],
         rates: RateTable | None = None,
         want_keys: Callable[[str], None] = lambda _: None,
+        tell_emptied: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.routes = routes
-        self.gateway = GatewayState(rates, want_keys)
+        self.gateway = GatewayState(rates, want_keys, tell_emptied)
         self.rest_duties: tuple[Duty, ...] = ()  # of requests that no group claims
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.signer = signer

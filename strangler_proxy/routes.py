@@ -9,7 +9,7 @@
       NAME: {url, timeouts?, limits?, breaker?}
     groups:
       NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
-             rate_limit?, auth?, transform?}
+             rate_limit?, auth?, transform?, cache?}
     issuers: {NAME: {issuer, audience, algorithms, keys, leeway?}}    # whose tokens are believed
     rate_limit: [...]                 # for the whole site
     overrides: {header, cookie}       # testers; for every group that has none of its own
@@ -41,6 +41,7 @@ from chassis.resilience.breaker import BreakerPolicy
 from chassis.yamlfile import Places, parse
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, token_faults
+from strangler_proxy.sections.cache import CacheFile
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
 from strangler_proxy.sections.rates import RateFile, limits_of
@@ -160,6 +161,7 @@ class _GroupFile(Strict):
     rate_limit: list[RateFile] = Field(default_factory=list)
     auth: AuthFile | None = None
     transform: TransformFile | None = None
+    cache: CacheFile | None = None
 
 
 class _RoutesFile(Strict):
@@ -303,6 +305,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             expose=parsed.expose if item.expose is None else item.expose,
             rates=(*site, *limits_of(item.rate_limit, name)),
             auth=item.auth.value() if item.auth is not None else None,
+            cache=item.cache.value() if item.cache is not None else None,
             transforms=item.transform.value() if item.transform is not None else None,
         )
     return Routes(

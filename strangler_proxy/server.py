@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chassis.problems import InvalidFileError, Problem
 from chassis.yamlfile import Places
-from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, json_reply
+from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, WithBody, json_reply
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
@@ -157,6 +158,15 @@ def machine_faults(routes: Routes, places: Places) -> Sequence[Problem]:
     return tuple(faults_of(routes.issuers, places))
 
 
+class _Invalidation(BaseModel):
+    """The body of `POST /admin/invalidate`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tables: list[str] = Field(default_factory=list)
+    groups: list[str] = Field(default_factory=list)
+
+
 class Parent:
     """Wires fleet, file and admin port."""
 
@@ -200,6 +210,7 @@ class Parent:
                 ("GET", "/admin/outcomes"): self._outcomes,
                 ("GET", "/admin/outcomes/stream"): self._stream,
                 ("POST", "/admin/reload"): self._reload,
+                ("POST", "/admin/invalidate"): WithBody(self._invalidate),
                 ("GET", "/metrics"): self._metrics,
                 ("GET", "/health"): self._health,
                 ("GET", "/ready"): self._ready,
@@ -340,6 +351,16 @@ class Parent:
             fault = f"not every worker runs version {version} after {_APPLY_SECONDS:g} s"
             return json_reply({"error": fault, "version": version, "workers": self._workers()}, 503)
         return json_reply({"version": version, "workers": self._workers()})
+
+    async def _invalidate(self, body: bytes) -> Reply:
+        try:
+            asked = _Invalidation.model_validate_json(body or b"{}")
+        except ValidationError as error:
+            return json_reply({"error": f"not an invalidation: {error.errors()[0]['msg']}"}, 400)
+        groups = self._follower.routes.groups_with(tables=asked.tables, names=asked.groups)
+        if not await self._fleet.empty_caches(groups, _APPLY_SECONDS):
+            return json_reply({"error": f"not every worker answered within {_APPLY_SECONDS:g} s"}, 503)
+        return json_reply({"groups": groups})
 
     async def _metrics(self) -> Reply:
         return Reply(body=exposition(self), content_type="text/plain; version=0.0.4; charset=utf-8")

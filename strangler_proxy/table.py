@@ -12,7 +12,7 @@ normalised, so what was routed is what the backend gets. `/a/*` matches `/a/` an
 
 import pickle
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
@@ -20,6 +20,7 @@ from enum import Enum
 from chassis.resilience.breaker import BreakerPolicy
 from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
+from strangler_proxy.gateway.rfc9111 import CachePolicy
 from strangler_proxy.gateway.transform import Transforms
 
 UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
@@ -120,6 +121,7 @@ class Group:
     rates: tuple[RateLimit, ...] = ()
     auth: Auth | None = None
     transforms: Transforms | None = None
+    cache: CachePolicy | None = None
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 
     def __post_init__(self) -> None:
@@ -172,6 +174,16 @@ class Routes:
             if group is not None:
                 return group
         return None
+
+    def groups_with(self, *, tables: Sequence[str], names: Sequence[str]) -> list[str]:
+        """The groups with a cache that is named, or that holds what is read from one of `tables` (`table` is
+        `public.table`)."""
+        full = {table if "." in table else f"public.{table}" for table in tables}
+        return [
+            group.name
+            for group in self.groups.values()
+            if group.cache is not None and (group.name in names or not full.isdisjoint(group.cache.tables))
+        ]
 
     @property
     def any_sticky_user(self) -> bool:

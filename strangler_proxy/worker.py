@@ -90,6 +90,7 @@ class Worker:
             on_outcome=self._on_outcome,
             on_breaker=self._on_breaker,
             rates=self._rates,
+            tell_emptied=lambda group: self._link.send({"t": "emptied", "group": group}),
             want_keys=lambda issuer: self._link.send({"t": "keys_wanted", "issuer": issuer}),
         )
         for issuer, keys in self._start["keys"].items():
@@ -124,6 +125,10 @@ class Worker:
                     self._start["keys"][message["issuer"]] = message["keys"]
                 else:
                     self._plane.gateway.keys_came(message["issuer"], message["keys"])
+            case "invalidate":
+                if self._plane is not None:
+                    self._plane.gateway.empty(message["groups"])
+                self._link.send({"t": "invalidated", "serial": message["serial"]})
             case other:
                 structlog.get_logger().error("unknown message from the parent", type=other)
 

@@ -5,7 +5,8 @@
 | rate limits | `rates.py` | `limiting.py`, state shared by all workers in `rate_table.py` | `sections/rates.py` |
 | authentication | `auth.py`, `tokens.py`, `remembered.py` | `guarding.py`, `key_sources.py` | `sections/auth.py` |
 | header and path transforms | `transform.py` | `transforming.py` | `sections/transform.py` |
+| cache | `rfc9111.py`, `cache_store.py` | `caching.py` | `sections/cache.py` |
 
-Duties are asked in the order limits, authentication, limits by token subject, the rest: `assemble.py` builds
+Duties are asked in the order limits, authentication, limits by token subject, transforms, cache: `assemble.py` builds
 them. What they remember beyond one version of the routes is in `state.py`.
 """

@@ -5,10 +5,11 @@ Loaded by `duties.build` only when some group asks for one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from strangler_proxy.duties import Duty
+from strangler_proxy.gateway.caching import Caching
 from strangler_proxy.gateway.limiting import Limiting
 from strangler_proxy.gateway.rates import Counted
 from strangler_proxy.gateway.remembered import Remembered
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
 
 
-def gateway_duties(group: Group, plane: DataPlane) -> Iterator[Duty]:
-    """The duties of `group`. Limits that count a token's subject come after the token was verified, the others
+def gateway_duties(group: Group, plane: DataPlane) -> Sequence[Duty]:
+    """The duties of `group`. The cache comes last: it keeps what the client is given."""
+    duties = list(_before_the_cache(group, plane))
+    if group.cache is not None:
+        store = plane.gateway.store(group.name, group.cache)
+        duties.append(Caching(group.cache, store=store, before=duties, emptied=plane.gateway.emptied))
+    return duties
+
+
+def _before_the_cache(group: Group, plane: DataPlane) -> Iterator[Duty]:
+    """Limits that count a token's subject come after the token was verified, the others
     before, so that refusing is cheaper than verifying."""
     state = plane.gateway
     before = [limit for limit in group.rates if limit.counted is not Counted.SUBJECT]
