@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format docs fuzz test-tools bench bench-tools lock clean
+.PHONY: help setup demo up down test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,8 +43,7 @@ check: setup ## Format, lint, types, import rules, dependencies, generated files
 docs: setup ## Write the generated pages of docs/reference anew
 	@$(BIN)/python -m migration_plans.cli.reference
 
-bench: setup bench-tools ## Measure proxy and change stream against named peers, alone on this machine, and write the result
-	@$(BIN)/python benchmarks/proxy/run.py --output benchmarks/proxy/result.json
+bench: bench-proxy ## Measure proxy and change stream against named peers, alone on this machine, and write the results
 	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
 	@$(BIN)/python -m benchmarks.parity --output benchmarks/parity.json
 
@@ -59,11 +58,11 @@ test-tools: # nginx is what differential tests compare the proxy with
 		apt-get update -qq && apt-get install -y -qq nginx-light; } >/dev/null || { \
 		echo "nginx is needed; install it with this machine's package manager"; exit 1; }
 
-bench-tools:
-	@command -v nginx >/dev/null && command -v wrk >/dev/null || { \
-		echo "The peers of the benchmark are missing: installing nginx and wrk"; \
-		apt-get update -qq && apt-get install -y -qq nginx-light wrk; } >/dev/null || { \
-		echo "nginx and wrk are needed; install them with this machine's package manager"; exit 1; }
+bench-proxy: setup bench-tools ## Measure the proxy alone: about ten minutes; BENCH=--quick for half a minute without a result
+	@$(BIN)/python -m benchmarks.proxy $(or $(BENCH),--output benchmarks/proxy/result.json)
+
+bench-tools: setup ## Install the peers of the benchmarks (nginx, HAProxy, wrk, valgrind by apt; the others into var/bench)
+	@sh benchmarks/proxy/install_peers.sh
 
 format: setup ## Let ruff format and fix
 	@$(BIN)/ruff format .

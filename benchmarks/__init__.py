@@ -1,0 +1,1 @@
+"""Every claim of speed, measured beside a named peer in the same run."""

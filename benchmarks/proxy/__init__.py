@@ -1,0 +1,1 @@
+"""The proxy beside its peers; `__main__.py` is the tour."""
