@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from chassis import logs, postgres
+from chassis.applied import AppliedPosition, tell_applied
 from chassis.migrations import check_applied, read_migrations
 from chassis.service import create_service
 from chassis.settings import EnvironmentSettings, read, variable
@@ -63,10 +64,11 @@ def create_app(environ: Mapping[str, str] | None = None) -> FastAPI:
         statement_timeout=settings.statement_timeout,
     )
     migrations = read_migrations(MIGRATIONS)
+    applied = AppliedPosition(pool)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with postgres.opened(pool):
+        async with postgres.opened(pool), applied.followed():
             yield
 
     async def database() -> None:
@@ -82,6 +84,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> FastAPI:
         lifespan=lifespan,
         checks={"database": database, "schema": schema},
     )
+    tell_applied(app, applied)
     api = CatalogApi(CatalogStore(pool), settings.public_media_url)
     mount(app, make_site(api, allowed_hosts=settings.hosts, owner="the shop"))
     return app
