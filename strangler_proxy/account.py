@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from strangler_proxy.decide import Arm, Decision
 from strangler_proxy.duties import CACHED, Answer, Refusal
 from strangler_proxy.outcomes import Failure
-from strangler_proxy.table import UNROUTED
+from strangler_proxy.table import UNROUTED, Backend, Routes
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
@@ -106,3 +106,42 @@ def count_own_answer(plane: DataPlane, account: Account | None, said: Refusal | 
     else:
         return
     plane.outcome_recorded(urgent=False)
+
+
+class Reporting:
+    """Tells the account of a request, and the breaker of whom it was sent to, what became of it. `_permit` is the
+    breaker's, None when there is nothing to tell it."""
+
+    __slots__ = ("_account", "_backend", "_permit", "_plane", "_routes", "_status")
+
+    _account: Account | None
+    _backend: Backend
+    _permit: int | None
+    _plane: DataPlane
+    _routes: Routes
+    _status: int
+
+    def _tell_breaker(self, *, ok: bool) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._plane.breaker_record(self._backend, ok=ok, epoch=permit)
+
+    def _record_answer(self) -> None:
+        status = self._status
+        self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)
+        if self._account is not None:
+            self._account.answered(status)
+
+    def _record_failure(self, failure: Failure, status: int) -> None:
+        # The default backend has no stand-in: only what shows that it cannot be reached opens its breaker,
+        # not the 500s that some monoliths answer on some URLs all day long.
+        self._tell_breaker(ok=failure is Failure.STATUS and self._backend.name == self._routes.default)
+        if self._account is not None:
+            self._account.failed(failure, status)
+
+    def _record_aborted(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._plane.breaker_forget(self._backend, epoch=permit)
+        if self._account is not None:
+            self._account.aborted()

@@ -20,9 +20,10 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from strangler_proxy.account import Account, count_own_answer
+from strangler_proxy.account import Account, Reporting, count_own_answer
 from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
+from strangler_proxy.cluster.members import Tries
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
 from strangler_proxy.headers import (
@@ -35,7 +36,7 @@ from strangler_proxy.headers import (
 from strangler_proxy.identity import anonymous_key, cookie_lines, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.request import Client, Request
-from strangler_proxy.table import Backend, Group, Routes, StickyKind, Timeouts
+from strangler_proxy.table import Backend, Group, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -58,13 +59,11 @@ class Phase(Enum):
     DONE = "done"
 
 
-class Exchange:
+class Exchange(Reporting):
     """One request and its answer. See the module's drawing."""
 
     __slots__ = (
-        "_account",
         "_arm_shown",
-        "_backend",
         "_body_blocked",
         "_client",
         "_close_after",
@@ -79,9 +78,7 @@ class Exchange:
         "_origin",
         "_outbox",
         "_outbox_size",
-        "_permit",
         "_phase",
-        "_plane",
         "_pool",
         "_rechunk",
         "_replay",
@@ -89,12 +86,11 @@ class Exchange:
         "_request",
         "_request_id",
         "_retried",
-        "_routes",
         "_safe",
-        "_status",
         "_timeouts",
         "_to_client",
         "_total_deadline",
+        "_tries",
         "_upstream_blocked",
         "deadline",
         "request_complete",
@@ -120,6 +116,7 @@ class Exchange:
         self._account: Account | None = None
         self._falling_back = False
         self._retried = False
+        self._tries: Tries | None = None  # of a backend with several instances
         self._permit: int | None = None
         self._head_sent = False
         self._rechunk = False
@@ -131,8 +128,6 @@ class Exchange:
         self._request_id = request.head.request_id
         self._arm_shown = b""
         self._duties: Attendance | None = None
-        self._backend: Backend
-        self._routes: Routes
         self._origin: Origin
         self._timeouts: Timeouts
         self.deadline = 0.0
@@ -252,7 +247,8 @@ class Exchange:
             self.client_fault(408, "the request's body stopped coming")
         else:
             self._drop_upstream()
-            self._failed(Failure.TIMEOUT, 0)
+            if not self._elsewhere(sent=running):
+                self._failed(Failure.TIMEOUT, 0)
 
     # From the connection to the backend (upstream.Exchange)
 
@@ -292,7 +288,8 @@ class Exchange:
     def upstream_unavailable(self, failure: Failure) -> None:
         """No connection could be had."""
         self._pool = None
-        self._failed(failure, 0)
+        if not self._elsewhere(sent=False):
+            self._failed(failure, 0)
 
     def interim_response(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """A 1xx answer: passed on to a client that knows them."""
@@ -360,8 +357,8 @@ class Exchange:
             self._retried = True
             self._outbox = list(self._replay)
             self._acquire(new=True)
-            return
-        self._failed(failure, 0)
+        elif first_byte or not self._elsewhere(sent=True):
+            self._failed(failure, 0)
 
     def upstream_blocked(self, *, blocked: bool) -> None:
         """The backend does not take the body as fast as it comes."""
@@ -422,8 +419,16 @@ class Exchange:
         plane = self._plane
         self._backend = backend
         counts = self._decision is None or self._decision.evidence
+        self._tries = None
+        if backend.several is not None:
+            self._tries = Tries(plane, backend, safe=self._safe, counts=counts)
+            instance = self._tries.next()
+            if instance is None:
+                self._rejected(plane.breaker_pause(backend))
+                return
+            self._backend = instance
         if counts:
-            self._permit = plane.breaker_permits(backend)
+            self._permit = plane.breaker_permits(self._backend)
             if self._permit is None:
                 self._rejected(plane.breaker_pause(backend))
                 return
@@ -440,6 +445,22 @@ class Exchange:
         connection = pool.acquire(self, now=plane.now(), safe=self._safe, new=new)
         if connection is not None:
             self.upstream_ready(connection)
+
+    def _elsewhere(self, *, sent: bool) -> bool:
+        """Does another instance of the backend take the request over? `sent`: the last one had it."""
+        if self._tries is None or self._status or (sent and self._replay is None):
+            return False
+        instance = self._tries.next(sent=sent)
+        if instance is None:
+            return False
+        counts = self._permit is not None
+        self._tell_breaker(ok=False)
+        if sent and self._replay is not None:
+            self._outbox = list(self._replay)
+        self._backend = instance
+        self._permit = self._plane.breaker_permits(instance) if counts else None
+        self._acquire(new=False)
+        return True
 
     def _may_fall_back(self) -> bool:
         decision = self._decision
@@ -569,30 +590,3 @@ class Exchange:
             secure=self._origin.secure,
             shared_cacheable=head.shared_cacheable,
         )
-
-    # Outcomes
-
-    def _tell_breaker(self, *, ok: bool) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            self._plane.breaker_record(self._backend, ok=ok, epoch=permit)
-
-    def _record_answer(self) -> None:
-        status = self._status
-        self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)
-        if self._account is not None:
-            self._account.answered(status)
-
-    def _record_failure(self, failure: Failure, status: int) -> None:
-        # The default backend has no stand-in: only what shows that it cannot be reached opens its breaker,
-        # not the 500s that some monoliths answer on some URLs all day long.
-        self._tell_breaker(ok=failure is Failure.STATUS and self._backend.name == self._routes.default)
-        if self._account is not None:
-            self._account.failed(failure, status)
-
-    def _record_aborted(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            self._plane.breaker_forget(self._backend, epoch=permit)
-        if self._account is not None:
-            self._account.aborted()

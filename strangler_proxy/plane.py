@@ -12,10 +12,11 @@ import secrets
 import socket
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 from chassis.resilience.breaker import Breaker, BreakerState
+from strangler_proxy.cluster.members import Members
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
@@ -72,6 +73,8 @@ class DataPlane:
         self._on_breaker = on_breaker
         self._pools: dict[str, Pool] = {}
         self._breakers: dict[str, Breaker] = {}
+        self._told: dict[str, BreakerState] = {}  # by backend: what `on_breaker` was told last
+        self._members: dict[str, Members] = {}  # by backend; only those of several instances
         self._servers: list[asyncio.Server] = []
         self._id_prefix = secrets.token_hex(10).encode()
         self._id_count = 0
@@ -79,6 +82,7 @@ class DataPlane:
         self._next_sweep = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._build_duties()
+        self._gather_members()
         self._tick()
 
     async def listen(self, listener: socket.socket) -> None:
@@ -90,17 +94,39 @@ class DataPlane:
         """Use `routes` for every request that begins from now on."""
         self.routes = routes
         self._build_duties()
-        kept = {backend.key: backend for backend in routes.backends.values()}
+        self._gather_members()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Part with what belongs to no backend of the routes any more; the rest goes by the new policies."""
+        kept = {backend.key: backend for backend in self.routes.backends.values() if backend.several is None}
+        for members in self._members.values():
+            kept |= {instance.key: instance for instance in members.instances}
         for key in [key for key in self._pools if key not in kept]:
             self._pools.pop(key).close()
         for key in [key for key in self._breakers if key not in kept]:
-            if self._breakers.pop(key).state is not BreakerState.CLOSED:
-                self._on_breaker(key.partition(" ")[0], BreakerState.CLOSED)
+            del self._breakers[key]
         for key, backend in kept.items():
             if key in self._pools:
                 self._pools[key].backend = backend
             if key in self._breakers:
                 self._breakers[key].policy = backend.breaker
+        for name in list(self._told):
+            self._tell_breaker(name)
+
+    def _gather_members(self) -> None:
+        before, self._members = self._members, {}
+        for name, backend in self.routes.backends.items():
+            if backend.several is not None:
+                addresses = backend.several.addresses
+                members = self._members[name] = before.get(name) or Members(self, backend, addresses)
+                members.replace(backend, addresses)
+
+    def instance(
+        self, backend: Backend, *, safe: bool, counts: bool = True, tried: Collection[Backend] = ()
+    ) -> Backend | None:
+        """The instance of `backend`, which has several, that takes a request now; None when none can."""
+        return self._members[backend.name].choose(safe=safe, counts=counts, tried=tried)
 
     def _build_duties(self) -> None:
         self.gateway.believe(self.routes.issuers)
@@ -116,42 +142,60 @@ class DataPlane:
         return tokens.subject(request.headers, group.auth.token, time.time())
 
     def pool(self, backend: Backend) -> Pool:
-        """The connections to a backend."""
+        """The connections to a backend, or to one instance of several."""
         pool = self._pools.get(backend.key)
         if pool is None:
+            if backend.several is not None:
+                instance = self.instance(backend, safe=True, counts=False)
+                return Pool(backend, loop=self.loop) if instance is None else self.pool(instance)
             pool = self._pools[backend.key] = Pool(backend, loop=self.loop)
         return pool
 
     def breaker_permits(self, backend: Backend) -> int | None:
         """The breaker's epoch when a request may be sent to `backend`, to be given back; else None."""
-        breaker = self._breaker(backend)
+        breaker = self.breaker(backend)
         before = breaker.state
         permitted = breaker.permit(self.now())
         if breaker.state is not before:
-            self._on_breaker(backend.name, breaker.state)
+            self._tell_breaker(backend.name)
         return breaker.epoch if permitted else None
 
     def breaker_pause(self, backend: Backend) -> float:
         """Seconds until the next request may be tried on a backend that is given a pause."""
-        return self._breaker(backend).retry_after(self.now())
+        if backend.several is not None:
+            return self._members[backend.name].pause()
+        return self.breaker(backend).retry_after(self.now())
 
     def breaker_record(self, backend: Backend, *, ok: bool, epoch: int) -> None:
         """How a request permitted in `epoch` ended."""
-        breaker = self._breaker(backend)
+        breaker = self.breaker(backend)
         before = breaker.state
         breaker.record(ok=ok, now=self.now(), epoch=epoch)
         if breaker.state is not before:
-            self._on_breaker(backend.name, breaker.state)
+            self._tell_breaker(backend.name)
 
     def breaker_forget(self, backend: Backend, *, epoch: int) -> None:
         """A request permitted in `epoch` ended without evidence."""
-        self._breaker(backend).forget(epoch=epoch)
+        self.breaker(backend).forget(epoch=epoch)
 
-    def _breaker(self, backend: Backend) -> Breaker:
+    def breaker(self, backend: Backend) -> Breaker:
+        """The breaker of a backend with one instance, or of an instance."""
         breaker = self._breakers.get(backend.key)
         if breaker is None:
             breaker = self._breakers[backend.key] = Breaker(backend.breaker)
         return breaker
+
+    def _tell_breaker(self, name: str) -> None:
+        """Say how the breaker of the backend `name` stands, unless it was said before."""
+        backend, members = self.routes.backends.get(name), self._members.get(name)
+        state = BreakerState.CLOSED
+        if members is not None:
+            state = members.breaker()
+        elif backend is not None and backend.key in self._breakers:
+            state = self._breakers[backend.key].state
+        if state is not self._told.get(name, BreakerState.CLOSED):
+            self._told[name] = state
+            self._on_breaker(name, state)
 
     def outcome_recorded(self, *, urgent: bool) -> None:
         """The recorder has something new."""

@@ -6,7 +6,7 @@
     version: 1
     default: monolith                 # backend of everything no group names; the control arm
     backends:
-      NAME: {url, timeouts?, limits?, breaker?}
+      NAME: {url | instances | discover, health?, timeouts?, limits?, breaker?}
     groups:
       NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
              rate_limit?, auth?, transform?, cache?}
@@ -21,12 +21,10 @@ checked on the plain data, so that one run names the faults of both kinds.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +42,7 @@ from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, toke
 from strangler_proxy.sections.cache import CacheFile
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
+from strangler_proxy.sections.instances import Place
 from strangler_proxy.sections.rates import RateFile, limits_of
 from strangler_proxy.sections.transform import TransformFile
 from strangler_proxy.table import (
@@ -58,10 +57,6 @@ from strangler_proxy.table import (
     Timeouts,
 )
 
-_HOST = re.compile(
-    r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?"
-)
-
 
 def _percent(value: object) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -72,23 +67,6 @@ def _percent(value: object) -> Decimal:
     if percent != round(percent, 2):
         raise ValueError("percent has steps of 0.01")
     return percent
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from error
-    if parts.hostname and not _HOST.fullmatch(parts.hostname):
-        raise ValueError("the URL's host is a name of letters, digits, - and dots, or an address")
-    if parts.scheme != "http":
-        raise ValueError("the URL must begin with http:// (TLS ends before the proxy or at a sidecar)")
-    if not parts.hostname or port == 0:
-        raise ValueError("the URL needs a host and, unless it is 80, a port: http://127.0.0.1:8001")
-    if parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("the URL names host and port alone; paths are forwarded as they come")
-    return value
 
 
 def _sticky(value: str) -> str:
@@ -136,8 +114,7 @@ class _BreakerFile(Strict):
         return self
 
 
-class _BackendFile(Strict):
-    url: Annotated[str, AfterValidator(_url)]
+class _BackendFile(Place):
     timeouts: _TimeoutsFile = _TimeoutsFile()
     limits: _LimitsFile = _LimitsFile()
     breaker: _BreakerFile = _BreakerFile()
@@ -334,11 +311,12 @@ def _rest(default: str, backends: Mapping[str, Backend], site: tuple[RateLimit, 
 
 
 def _backend(name: str, item: _BackendFile) -> Backend:
-    parts = urlsplit(item.url)
+    address = item.address()
     return Backend(
         name=name,
-        host=parts.hostname or "",
-        port=parts.port or 80,
+        host=address.host,
+        port=address.port,
+        several=item.several(),
         timeouts=item.timeouts.over(Timeouts()),
         limits=Limits(
             connections=item.limits.connections,

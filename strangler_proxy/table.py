@@ -13,11 +13,12 @@ normalised, so what was routed is what the backend gets. `/a/*` matches `/a/` an
 import pickle
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import Enum
 
 from chassis.resilience.breaker import BreakerPolicy
+from strangler_proxy.cluster.several import Address, Several
 from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.gateway.rfc9111 import CachePolicy
@@ -74,7 +75,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A server that requests can be sent to."""
+    """A server that requests can be sent to, or `several`: then `host` and `port` are those of the first that the
+    file names, empty and 0 when it names none, and requests go to `at` one of its instances."""
 
     name: str
     host: str
@@ -82,6 +84,7 @@ class Backend:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
+    several: Several | None = None
     key: str = field(init=False, compare=False)  # name and address: what pools and breakers belong to
 
     def __post_init__(self) -> None:
@@ -90,8 +93,11 @@ class Backend:
     @property
     def url(self) -> str:
         """`http://host:port`, an IPv6 address in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return Address(self.host, self.port).url
+
+    def at(self, address: Address) -> "Backend":
+        """The instance of this backend at `address`."""
+        return replace(self, host=address.host, port=address.port, several=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -455,6 +455,17 @@ class Pool:
         """How many connections there are."""
         return len(self._open)
 
+    @property
+    def pending(self) -> int:
+        """How many requests are under way or wait for a connection."""
+        return (
+            len(self._open)
+            - len(self._idle)
+            - len(self.discarding)
+            + len(self._connecting)
+            + len(self._waiting)
+        )
+
     def _serve_waiting(self) -> None:
         room = self.backend.limits.connections - len(self._open) - len(self._connecting)
         while self._waiting and room > 0:

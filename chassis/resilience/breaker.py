@@ -72,6 +72,16 @@ class Breaker:
                 self._probing += 1
                 return True
 
+    def would_permit(self, now: float) -> bool:
+        """What `permit` would say. Nothing is taken: for who chooses among several."""
+        match self.state:
+            case BreakerState.CLOSED:
+                return True
+            case BreakerState.OPEN:
+                return now >= self._open_until
+            case BreakerState.HALF_OPEN:
+                return self._probing + self._good_probes < self.policy.probes
+
     def record(self, *, ok: bool, now: float, epoch: int | None = None) -> None:
         """The outcome of a call that was permitted in `epoch`; None is the present one."""
         if epoch is not None and epoch != self.epoch:

@@ -7,12 +7,18 @@ gives the frozen value the data path uses. Only the parent process imports this 
 import ipaddress
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from strangler_proxy.cluster.several import Address
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _PATH = re.compile(r"/[!-~]*")
+_HOST = re.compile(
+    r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?"
+)
 
 
 class Strict(BaseModel):
@@ -37,6 +43,29 @@ def _path(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from error
+    if parts.hostname and not _HOST.fullmatch(parts.hostname):
+        raise ValueError("the URL's host is a name of letters, digits, - and dots, or an address")
+    if parts.scheme != "http":
+        raise ValueError("the URL must begin with http:// (TLS ends before the proxy or at a sidecar)")
+    if not parts.hostname or port == 0:
+        raise ValueError("the URL needs a host and, unless it is 80, a port: http://127.0.0.1:8001")
+    if parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("the URL names host and port alone; paths are forwarded as they come")
+    return value
+
+
+def address_of(url: str) -> Address:
+    """Where a checked `url` points to."""
+    parts = urlsplit(url)
+    return Address(parts.hostname or "", parts.port or 80)
+
+
 def _token(value: str) -> str:
     if not TOKEN.fullmatch(value):
         raise ValueError("not a legal header or cookie name")
@@ -56,3 +85,4 @@ Name = Annotated[str, AfterValidator(_name)]
 Token = Annotated[str, AfterValidator(_token)]
 Path = Annotated[str, AfterValidator(_path)]
 Network = Annotated[str, AfterValidator(_network)]
+Url = Annotated[str, AfterValidator(_url)]

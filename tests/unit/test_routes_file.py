@@ -75,6 +75,19 @@ FAULTS: dict[str, tuple[str, str, int, str, str]] = {
     "star glued to a word": ("- /api/products\n", "- /api/prod*\n", 11, "groups.catalog.paths.0", "*"),
     "path with a blank": ("- /api/products\n", "- /a b\n", 11, "groups.catalog.paths.0", "visible ASCII"),
     "path twice": ("- /api/products\n", "- /api/products/*\n", 12, "groups.catalog.paths.1", "belongs to"),
+    "backend without a place": (
+        "    url: http://127.0.0.1:8101", "    limits: {}", 4, "backends.catalog", "one of url",
+    ),
+    "backend with two places": (
+        "    url: http://127.0.0.1:8101", "    url: http://h:1\n    instances: [http://h:1]",
+        4, "backends.catalog", "url and instances",
+    ),
+    "instance twice": (
+        "url: http://127.0.0.1:8101", "instances: [http://h, http://h:80/]", 4, "backends.catalog", "twice",
+    ),
+    "instance that is no URL": (
+        "url: http://127.0.0.1:8101", "instances: [http://h, h:80]", 5, "backends.catalog.instances.1", "http://",
+    ),
     "https backend": ("http://127.0.0.1:8101", "https://x:1", 5, "backends.catalog.url", "http://"),
     "backend without a host": ("http://127.0.0.1:8101", "'http://:80'", 5, "backends.catalog.url", "host"),
     "backend with a path": (
