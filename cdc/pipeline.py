@@ -26,6 +26,7 @@ import psycopg
 import structlog
 
 from cdc import schema
+from cdc.announce import Announce, AnnouncingSink
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.mapping import Mapping
@@ -124,9 +125,15 @@ def not_yet_applied(events: Sequence[Event], position: Lsn) -> list[Transaction]
 
 
 def run(
-    config: StreamConfig, stop: StopEvent, *, on_progress: Callable[[SnapshotProgress], None] | None = None
+    config: StreamConfig,
+    stop: StopEvent,
+    *,
+    on_progress: Callable[[SnapshotProgress], None] | None = None,
+    on_applied: Announce | None = None,
 ) -> None:
     """Snapshot if needed, then stream until `stop` is set. Safe to start again at any time.
+
+    `on_applied(tables)` is told what changed once it is stored, and every table when a session begins.
 
     A database that goes away is waited for. Raises StreamError (also ApplyError, TargetNotEmptyError,
     LostPositionError) when a person has to act, the reason also stands in the status; AlreadyRunningError,
@@ -142,7 +149,7 @@ def run(
         while not stop.is_set():
             began = time.monotonic()
             try:
-                _session(config, stop, ours, meter, on_progress)
+                _session(config, stop, ours, meter, on_progress, on_applied=on_applied)
             except psycopg.OperationalError as error:
                 # connections, restarts, locks, full discs: all pass; what does not is another class
                 failures = 0 if time.monotonic() - began > 10.0 else failures
@@ -226,6 +233,8 @@ def _session(
     ours: StopEvent,
     meter: Meter,
     on_progress: Callable[[SnapshotProgress], None] | None,
+    *,
+    on_applied: Announce | None,
 ) -> None:
     with connect(config.target_dsn, name=f"strangler_cdc {config.slot}") as connection:
         if not schema.exists(connection):
@@ -242,9 +251,11 @@ def _session(
     )
     try:
         _begin(config, sink, stop, meter, on_progress)
+        if on_applied is not None:
+            on_applied(frozenset(config.mapping.sources()))
         pump(
             source,
-            sink,
+            AnnouncingSink(sink, on_applied) if on_applied is not None else sink,
             stop,
             gate=ControlGate(sink.connection, config.slot),
             meter=meter,

@@ -127,6 +127,16 @@ class ProxyAdmin:
         except (KeyError, TypeError, ValueError) as error:
             raise self._broken("/admin/reload", error) from error
 
+    def invalidate(self, tables: Sequence[str]) -> int:
+        """`POST /admin/invalidate`: what is read from `tables` is in no worker's cache any more. Returns how many
+        groups have a cache at all.
+        """
+        data = self._json("POST", "/admin/invalidate", {"tables": list(tables)})
+        try:
+            return int(data["caches"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._broken("/admin/invalidate", error) from error
+
     def running_routes(self) -> bytes:
         """`GET /admin/routes`: the text of the routes in use, also while the file on disk is refused."""
         return self._answer("GET", "/admin/routes").content
@@ -151,9 +161,9 @@ class ProxyAdmin:
             raise self._broken("/admin/outcomes/stream", error) from error
         raise ProxyUnreachableError(f"the outcome stream of {self.url} has ended")
 
-    def _answer(self, method: str, path: str) -> httpx.Response:
+    def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         try:
-            response = self._client.request(method, path)
+            response = self._client.request(method, path, json=body)
             if response.status_code in (401, 403):
                 raise ProxyUnreachableError(
                     f"the proxy's admin port {self.url} refuses {method} {path} "
@@ -168,8 +178,8 @@ class ProxyAdmin:
             ) from error
         return response
 
-    def _json(self, method: str, path: str) -> Mapping[str, Any]:
-        response = self._answer(method, path)
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        response = self._answer(method, path, body)
         try:
             data = response.json()
             if response.status_code == 409:

@@ -360,7 +360,8 @@ class Parent:
         groups = self._follower.routes.groups_with(tables=asked.tables, names=asked.groups)
         if not await self._fleet.empty_caches(groups, _APPLY_SECONDS):
             return json_reply({"error": f"not every worker answered within {_APPLY_SECONDS:g} s"}, 503)
-        return json_reply({"groups": groups})
+        caches = sum(group.cache is not None for group in self._follower.routes.groups.values())
+        return json_reply({"groups": groups, "caches": caches})
 
     async def _metrics(self) -> Reply:
         return Reply(body=exposition(self), content_type="text/plain; version=0.0.4; charset=utf-8")

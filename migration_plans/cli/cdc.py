@@ -1,5 +1,6 @@
 """`strangler cdc`: run the change stream of a plan, or ask how it is."""
 
+import os
 import signal
 import threading
 from dataclasses import asdict
@@ -18,9 +19,11 @@ from cdc.snapshot import TargetNotEmptyError
 from chassis import logs
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
 from migration_plans.cli.session import Session, json_option, show, with_session
+from migration_plans.drivers.cache_notices import cache_notices
 from migration_plans.drivers.cdc_stream import CdcStream
 from migration_plans.ledger import LedgerUnreachableError
 from migration_plans.plan import Plan
+from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin
 from migration_plans.quantities import format_bytes, format_seconds
 from migration_plans.record import Record
 from migration_plans.stages import Kind, State
@@ -84,7 +87,12 @@ def run(*, session: Session, now: bool) -> None:
                 )
 
         try:
-            run_stream(config, stop, on_progress=progress)
+            token = os.environ.get(TOKEN_VARIABLE, "")
+            with (
+                ProxyAdmin(session.plan.proxy_admin, token=token) as admin,
+                cache_notices(admin) as changed,
+            ):
+                run_stream(config, stop, on_progress=progress, on_applied=changed)
         except (StreamError, TargetNotEmptyError) as error:
             raise SaysNoError(str(error)) from error
         except AlreadyRunningError as error:
