@@ -31,13 +31,18 @@ def make_pool(
     max_size: int = 10,
     statement_timeout: float = 5.0,
     acquire_timeout: float = 3.0,
+    read_only: bool = False,
+    cursor_factory: type[psycopg.AsyncCursor[TupleRow]] = psycopg.AsyncCursor,
 ) -> Pool:
-    """A pool for `dsn`, not opened yet. Timeouts in seconds; `name` is the application_name.
+    """A pool for `dsn`, not opened yet. Timeouts in seconds; `name` is the application_name; `read_only`: every
+    transaction begins read-only.
 
     `acquire_timeout` is how long a request waits for a free connection before psycopg_pool.PoolTimeout.
     """
     given = conninfo_to_dict(dsn)
     options = f"-c statement_timeout={round(statement_timeout * 1000)} -c timezone=UTC"
+    if read_only:
+        options += " -c default_transaction_read_only=on"
     conninfo = make_conninfo(
         dsn,
         application_name=name,
@@ -47,7 +52,7 @@ def make_pool(
     return AsyncConnectionPool(
         conninfo,
         connection_class=Connection,
-        kwargs={"autocommit": True},
+        kwargs={"autocommit": True, "cursor_factory": cursor_factory},
         min_size=min_size,
         max_size=max_size,
         timeout=acquire_timeout,

@@ -117,6 +117,10 @@ class ProxyAdmin:
         """`GET /admin/outcomes`: cumulative counts by group and arm."""
         return self._json("GET", "/admin/outcomes")
 
+    def comparisons(self) -> Mapping[str, Any]:
+        """`GET /admin/comparisons`: how the answers of both sides compare, by group."""
+        return self._json("GET", "/admin/comparisons")
+
     def reload(self) -> tuple[str, tuple[Worker, ...]]:
         """`POST /admin/reload`: version and workers, once every worker runs it. Raises ReloadRefusedError
         as well.

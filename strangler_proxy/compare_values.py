@@ -123,25 +123,33 @@ def _query(text: str) -> list[tuple[str, str]]:
 
 def canonical(value: object, kind: Kind | None) -> str:
     """A text that two scalars share when they are the same value in whatever notation (floats aside)."""
-    match value:
-        case None | bool():
-            return repr(value)
-        case str() if kind is Kind.TEXT:
-            return f"s{value}"
-        case str() if kind is Kind.URL:
-            parts = urlsplit(value)
-            return f"u{parts.path}?{_query(parts.query)}#{parts.fragment}"
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    if isinstance(value, str) and kind in (Kind.TEXT, Kind.URL):
+        return f"s{value}" if kind is Kind.TEXT else _canonical_url(value)
     number = _number(value)
     if number is not None:
-        sign, digits, exponent = number.as_tuple()
-        if not number:
-            return "n0"
-        shown = "".join(map(str, digits)).lstrip("0")
-        kept = shown.rstrip("0")
-        assert isinstance(exponent, int)  # JSON has no NaN
-        return f"n{'-' if sign else ''}{kept}e{exponent + len(shown) - len(kept)}"
+        return _canonical_number(number)
     moment = instant(value) if isinstance(value, str) else None
     return f"t{moment.timestamp()}" if moment is not None else f"s{value}"
+
+
+def _canonical_number(number: Decimal) -> str:
+    if not number:
+        return "n0"
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)  # JSON has no NaN
+    written = "".join(map(str, digits)).lstrip("0")
+    kept = written.rstrip("0")
+    return f"n{'-' if sign else ''}{kept}e{exponent + len(written) - len(kept)}"
+
+
+def _canonical_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return f"s{text}"
+    return f"u{parts.path}?{_query(parts.query)}#{parts.fragment}"
 
 
 def plausible(value: object, first: object, second: object) -> str:

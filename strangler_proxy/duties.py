@@ -104,9 +104,11 @@ class Call:
 
 
 class Duty:
-    """A duty that does nothing; override what is needed. `taps` tells whether `body` is wanted."""
+    """A duty that does nothing; override what is needed. `taps` tells whether `body` is wanted; `rewrites` that
+    `request` changes the head by the backend alone, and so is right for requests of the proxy's own too."""
 
     taps = False
+    rewrites = False
 
     def admit(self, call: Call) -> Admission:
         """May the request be sent? Called once, after the decision and before a connection is sought."""
@@ -180,6 +182,10 @@ def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
         from strangler_proxy.gateway.assemble import gateway_duties  # noqa: PLC0415
 
         duties.extend(gateway_duties(group, plane))
+    if group.shadow is not None:  # last: what others refuse or answer is not compared
+        from strangler_proxy.shadow import Shadowing  # noqa: PLC0415  # as above
+
+        duties.append(Shadowing(group.shadow, group=group, plane=plane, recorder=plane.comparison_recorder()))
     return tuple(duties)
 
 

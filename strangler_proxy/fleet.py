@@ -243,6 +243,8 @@ class Fleet:
                 self._tell_to_empty([message["group"]], 0, but=slot)
             case "outcomes":
                 self._hub.outcomes(slot.id, message["groups"])
+            case "comparisons":
+                self._hub.comparisons.add(message)
             case "keys_wanted":
                 self.want_keys(message["issuer"])
             case "breaker":

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from strangler_proxy.comparisons import Comparisons
 from strangler_proxy.outcomes import Totals, item_of
 
 HEARTBEAT_SECONDS = 0.25
@@ -26,6 +27,7 @@ class Hub:
 
     def __init__(self, *, hello: Callable[[], dict[str, Any]]) -> None:
         self.totals = Totals()
+        self.comparisons = Comparisons()
         self._hello = hello
         self._seq = 0
         self._queues: set[asyncio.Queue[bytes | None]] = set()

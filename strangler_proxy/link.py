@@ -13,6 +13,7 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 | worker | `keys_wanted` | `issuer`: a token names a key that is not known; answered by `keys` |
 | worker | `applied` | `version`, `at_ns`: these routes are in use |
 | worker | `outcomes` | `groups`: what `Recorder.drain` gave |
+| worker | `comparisons` | what `comparisons.Recorder.drain` gave |
 | worker | `breaker` | `backend`, `state` |
 
 The end of the stream is a message too: a worker that sees it has lost its parent and ends.

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from strangler_proxy.comparisons import Comparisons
 from strangler_proxy.outcomes import LATENCY_BOUNDS, ArmTotals, Totals
 from strangler_proxy.table import Routes
 
@@ -21,6 +22,9 @@ class Source(Protocol):
 
     def totals(self) -> Totals:
         """The sums."""
+
+    def comparisons(self) -> Comparisons:
+        """What comparisons add up to."""
 
     def workers_ready(self) -> int:
         """How many workers serve."""
@@ -91,7 +95,28 @@ class ProxyCollector(Collector):
                 latency.add_metric(key, _buckets(totals), counts.latency_ms_sum / 1000)
         yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden)
         yield from (refused, cached, clients, latency)
+        yield from self._compared()
         yield from self._state()
+
+    def _compared(self) -> Iterator[Metric]:
+        verdicts = CounterMetricFamily(
+            "strangler_comparisons",
+            "Answers of both sides compared, by verdict",
+            labels=["group", "template", "verdict"],
+        )
+        left_out = CounterMetricFamily(
+            "strangler_comparisons_left_out",
+            "Drawn requests that were not compared, or not settled, by reason",
+            labels=["group", "kind", "reason"],
+        )
+        for group, sums in self._source.comparisons().groups.items():
+            for template, counts in sums.verdicts.items():
+                for verdict, count in counts.items():
+                    verdicts.add_metric([group, template, verdict], count)
+            for kind, reasons in sums.reasons.items():
+                for reason, count in reasons.items():
+                    left_out.add_metric([group, kind, reason], count)
+        yield from (verdicts, left_out)
 
     def _state(self) -> Iterator[Metric]:
         source = self._source

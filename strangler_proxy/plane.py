@@ -6,6 +6,8 @@ breakers outlive a change of routes as long as their backend is the same.
 Deadlines are looked at every 25 ms, instead of one timer for each request.
 """
 
+from __future__ import annotations
+
 import asyncio
 import ipaddress
 import secrets
@@ -14,6 +16,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.cluster.members import Members
@@ -27,6 +30,9 @@ from strangler_proxy.outcomes import Recorder
 from strangler_proxy.request import Request
 from strangler_proxy.table import Backend, Group, Routes
 from strangler_proxy.upstream import Pool
+
+if TYPE_CHECKING:
+    from strangler_proxy.comparisons import Recorder as ComparisonRecorder
 
 _TICK = 0.025
 _SWEEP = 1.0
@@ -65,6 +71,7 @@ class DataPlane:
         self.signer = signer
         self.loop = loop
         self.recorder = Recorder()
+        self.comparisons: ComparisonRecorder | None = None  # once some group asks for them
         self.active: set[Exchange] = set()
         self.clients: set[ClientConnection] = set()
         self.draining = False
@@ -133,6 +140,14 @@ class DataPlane:
         built = {name: build(group, self) for name, group in self.routes.groups.items()}
         self.duties = {name: duties for name, duties in built.items() if duties}
         self.rest_duties = build(self.routes.rest, self) if self.routes.rest is not None else ()
+
+    def comparison_recorder(self) -> ComparisonRecorder:
+        """Where comparisons are recorded; there from the first group that asks for them."""
+        if self.comparisons is None:
+            from strangler_proxy.comparisons import Recorder as ComparisonRecorder  # noqa: PLC0415  # costs nothing when off
+
+            self.comparisons = ComparisonRecorder(secrets.token_bytes(16))
+        return self.comparisons
 
     def subject(self, request: Request, group: Group) -> bytes:
         """Whom a request's token names, verified; empty when it has none, or its keys are not here yet."""

@@ -44,6 +44,7 @@ from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, 
 from strangler_proxy.sections.fields import Path as UrlPath
 from strangler_proxy.sections.instances import Place
 from strangler_proxy.sections.rates import RateFile, limits_of
+from strangler_proxy.sections.shadow import ShadowFile
 from strangler_proxy.sections.transform import TransformFile
 from strangler_proxy.table import (
     UNROUTED,
@@ -139,6 +140,7 @@ class _GroupFile(Strict):
     auth: AuthFile | None = None
     transform: TransformFile | None = None
     cache: CacheFile | None = None
+    shadow: ShadowFile | None = None
 
 
 class _RoutesFile(Strict):
@@ -253,7 +255,7 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
 
 def _moves_nothing(name: str, group: Mapping[str, Any], places: Places) -> Iterator[Problem]:
     """A group without a backend is there for its duties alone."""
-    for key in ("percent", "owner", "fallback", "overrides"):
+    for key in ("percent", "owner", "fallback", "overrides", "shadow"):
         if key in group:
             at = ("groups", name, key)
             yield places.problem(at, "says nothing without a backend", f"name a backend, or leave {key} out")
@@ -284,6 +286,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             auth=item.auth.value() if item.auth is not None else None,
             cache=item.cache.value() if item.cache is not None else None,
             transforms=item.transform.value() if item.transform is not None else None,
+            shadow=item.shadow.value() if item.shadow is not None else None,
         )
     return Routes(
         version=version,

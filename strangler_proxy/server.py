@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chassis.problems import InvalidFileError, Problem
 from chassis.yamlfile import Places
 from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, WithBody, json_reply
+from strangler_proxy.comparisons import Comparisons
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
@@ -209,6 +210,7 @@ class Parent:
                 ("GET", "/admin/routes"): self._routes_text,
                 ("GET", "/admin/outcomes"): self._outcomes,
                 ("GET", "/admin/outcomes/stream"): self._stream,
+                ("GET", "/admin/comparisons"): self._comparisons,
                 ("POST", "/admin/reload"): self._reload,
                 ("POST", "/admin/invalidate"): WithBody(self._invalidate),
                 ("GET", "/metrics"): self._metrics,
@@ -269,6 +271,10 @@ class Parent:
     def totals(self) -> Totals:
         """The sums."""
         return self._hub.totals
+
+    def comparisons(self) -> Comparisons:
+        """What comparisons add up to."""
+        return self._hub.comparisons
 
     def workers_ready(self) -> int:
         """How many workers serve."""
@@ -338,6 +344,10 @@ class Parent:
             for name in dict.fromkeys(names)
         }
         return json_reply({"at_ns": time.time_ns(), "groups": groups})
+
+    async def _comparisons(self) -> Reply:
+        names = [group.name for group in self._follower.routes.groups.values() if group.shadow is not None]
+        return json_reply({"at_ns": time.time_ns(), "groups": self._hub.comparisons.as_json(names)})
 
     async def _stream(self) -> LineStream:
         return LineStream(self._hub.stream())

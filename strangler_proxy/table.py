@@ -23,6 +23,7 @@ from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.gateway.rfc9111 import CachePolicy
 from strangler_proxy.gateway.transform import Transforms
+from strangler_proxy.shadow_policy import Shadow
 
 UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
 BUCKETS = 10_000  # one bucket is 0.01 percent
@@ -127,6 +128,7 @@ class Group:
     rates: tuple[RateLimit, ...] = ()
     auth: Auth | None = None
     transforms: Transforms | None = None
+    shadow: Shadow | None = None
     cache: CachePolicy | None = None
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 

@@ -165,6 +165,10 @@ class Worker:
         groups = self._plane.recorder.drain()
         if groups is not None:
             self._link.send({"t": "outcomes", "groups": groups})
+        recorder = self._plane.comparisons
+        comparisons = recorder.drain() if recorder is not None else None
+        if comparisons is not None:
+            self._link.send({"t": "comparisons", **comparisons})
 
 
 async def _main(link_fd: int, listen_fd: int, rates_fd: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 REQUEST_ID = "X-Request-ID"
 USER = "X-Strangler-User"
 LSN = "X-Strangler-LSN"
+POSITION = "X-Strangler-Position"
 
 _SANE = re.compile(r"[\x21-\x7e]{1,128}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -46,6 +47,8 @@ def user_header(facts: LoginFacts) -> str | None:
     return None
 
 
-def wants_lsn(method: str | None) -> bool:
-    """Whether a request may have written: the proxy must then know how far the log had come."""
-    return (method or "").upper() not in _SAFE_METHODS
+def wants_lsn(method: str | None, asked: str | None = None) -> bool:
+    """Whether the proxy must know how far the log has come: after what may have written, and where it says that
+    it wants to (`asked`, the value of X-Strangler-Position), to tell a stale copy from a wrong one.
+    """
+    return (method or "").upper() not in _SAFE_METHODS or asked == "wanted"

@@ -3,8 +3,9 @@
 * `X-Request-ID` of the request goes into the logging context.
 * `X-Strangler-User` of the response: primary key of the logged-in user, empty when nobody is logged in,
   absent when this request did not find out.
-* `X-Strangler-LSN` after an unsafe request: the position of the write-ahead log once everything is committed.
-  Who reads a copy that has applied this position reads what was written here.
+* `X-Strangler-LSN` after an unsafe request, and where `X-Strangler-Position: wanted` asks for it: the position
+  of the write-ahead log once everything is committed and read. Who reads a copy that has applied this position
+  reads what was written, or read, here.
 """
 
 import logging
@@ -33,7 +34,8 @@ class SeamMiddleware:
         user = headers.user_header(_login_facts(request))
         if user is not None:
             response[headers.USER] = user
-        if headers.wants_lsn(request.method) and (position := _log_position()) is not None:
+        asked = request.headers.get(headers.POSITION)
+        if headers.wants_lsn(request.method, asked) and (position := _log_position()) is not None:
             response[headers.LSN] = position
         return response
 

@@ -12,6 +12,7 @@ from chassis.applied import AppliedPosition, tell_applied
 from chassis.migrations import check_applied, read_migrations
 from chassis.service import create_service
 from chassis.settings import EnvironmentSettings, read, variable
+from chassis.shadow import Pools, keep_still, make_shadow_pool
 from extracted.catalog.api import CatalogApi, make_site, mount
 from extracted.catalog.store import CatalogStore
 
@@ -24,6 +25,13 @@ class Settings(EnvironmentSettings):
     database_url: str = variable(
         "CATALOG_DATABASE_URL",
         "the catalogue's own database, like postgresql://catalog:PASSWORD@127.0.0.1:5432/catalog",
+        secret=True,
+    )
+    shadow_database_url: str = variable(
+        "CATALOG_SHADOW_DATABASE_URL",
+        "the same database with a role that was granted SELECT alone, for requests in shadow; "
+        "default: CATALOG_DATABASE_URL, in read-only transactions",
+        default="",
         secret=True,
     )
     public_media_url: str = variable(
@@ -63,12 +71,20 @@ def create_app(environ: Mapping[str, str] | None = None) -> FastAPI:
         max_size=settings.pool_size,
         statement_timeout=settings.statement_timeout,
     )
+    pools = Pools(
+        ordinary=pool,
+        shadow=make_shadow_pool(
+            settings.shadow_database_url or settings.database_url,
+            name="catalog in shadow",
+            statement_timeout=settings.statement_timeout,
+        ),
+    )
     migrations = read_migrations(MIGRATIONS)
     applied = AppliedPosition(pool)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with postgres.opened(pool), applied.followed():
+        async with postgres.opened(pool), postgres.opened(pools.shadow), applied.followed():
             yield
 
     async def database() -> None:
@@ -85,6 +101,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> FastAPI:
         checks={"database": database, "schema": schema},
     )
     tell_applied(app, applied)
-    api = CatalogApi(CatalogStore(pool), settings.public_media_url)
+    keep_still(app)
+    api = CatalogApi(CatalogStore(pools), settings.public_media_url)
     mount(app, make_site(api, allowed_hosts=settings.hosts, owner="the shop"))
     return app

@@ -12,7 +12,8 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from chassis.drf.pagination import Page
-from chassis.postgres import Connection, Pool, read
+from chassis.postgres import Connection, read
+from chassis.shadow import Pools
 from extracted.catalog.rules import (
     CategoryRow,
     Picture,
@@ -108,10 +109,10 @@ _Query = sql.SQL | sql.Composed
 
 
 class CatalogStore:
-    """Reads of the catalogue through one pool."""
+    """Reads of the catalogue, each through the pool that is right for the request."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
 
     async def category_exists(self, slug: str) -> bool:
         """Whether there is a category of that slug."""
@@ -178,13 +179,13 @@ class CatalogStore:
             cursor = connection.cursor(row_factory=class_row(row))
             return await (await cursor.execute(query, parameters)).fetchall()
 
-        return await read(self._pool, work)
+        return await read(self._pools.current(), work)
 
     async def _first(self, query: _Query, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
         async def work(connection: Connection) -> tuple[Any, ...] | None:
             return await (await connection.execute(query, parameters)).fetchone()
 
-        return await read(self._pool, work)
+        return await read(self._pools.current(), work)
 
     async def _count(self, query: _Query, parameters: dict[str, Any]) -> int:
         row = await self._first(query, parameters)

@@ -38,6 +38,8 @@ def _path_rewrite(changes: PathChanges | None) -> PathRewrite | None:
 class Transforming(Duty):
     """Applies `transforms` to what goes to `default` (the control side) and to any other backend."""
 
+    rewrites = True
+
     def __init__(self, transforms: Transforms, *, default: str) -> None:
         self._transforms = transforms
         self._default = default

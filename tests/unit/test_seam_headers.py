@@ -55,3 +55,5 @@ def test_no_request_id() -> None:
 )
 def test_the_position_is_wanted_after_what_may_write(method: str | None, unsafe: bool) -> None:
     assert wants_lsn(method) is unsafe
+    assert wants_lsn(method, "unsaid") is unsafe
+    assert wants_lsn(method, "wanted")
