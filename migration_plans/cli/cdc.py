@@ -1,5 +1,6 @@
 """`strangler cdc`: run the change stream of a plan, or ask how it is."""
 
+import logging
 import os
 import signal
 import threading
@@ -53,6 +54,9 @@ def run(*, session: Session, now: bool) -> None:
       strangler cdc run catalog
     """
     logs.configure("change-stream")
+    logging.getLogger("httpx").setLevel(
+        logging.WARNING
+    )  # it would write a line for every notice to the proxy
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -77,7 +77,8 @@ class Caching(Duty):
         request = call.request
         cookies = rfc9111.meaningful_cookies(request.head.cookies, self._ignored)
         wish = rfc9111.wish_of(request.method, request.headers, cookies)
-        if wish is None or not call.decision.evidence:
+        has_body = bool(request.head.length) or request.head.chunked
+        if wish is None or has_body or not call.decision.evidence:
             return None
         key = self._key(call)
         stored = self._find(call, key, cookies)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from base64 import urlsafe_b64encode
@@ -169,6 +170,7 @@ class KeySources:
 
     async def follow(self) -> None:
         """Look and ask until cancelled."""
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write a line for every look at a URL
         async with httpx.AsyncClient(follow_redirects=False, timeout=_ASK_SECONDS) as client:
             while True:
                 wanted, self._wanted = self._wanted, set()

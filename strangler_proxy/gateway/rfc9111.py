@@ -3,8 +3,8 @@
 Strict means: whatever is kept and served here, the RFC allows; much that it allows is not done.
 
 * Looked up and stored for `GET` (and served to `HEAD`) without credentials: no Authorization, no cookie but the
-  proxy's anonymous one and those the policy ignores, no Range, no precondition but If-None-Match and
-  If-Modified-Since.
+  proxy's anonymous one and those the policy ignores, no body, no Range, no Upgrade, no precondition but
+  If-None-Match and If-Modified-Since.
 * Stored: a whole answer of status 200, 203, 301, 308, 404 or 410 with a freshness that was said (`s-maxage`,
   `max-age`, `Expires`) or that the policy gives to a 200 whose head says nothing; never with `no-store`,
   `private`, `no-cache`, Set-Cookie, `Vary: *` or a user named by the backend. No heuristics (§4.2.2).
@@ -27,7 +27,7 @@ STORED_STATUSES = frozenset({200, 203, 301, 308, 404, 410})
 _DIRECTIVE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,;\"]*)))?")
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[!#-~\x80-\xff]*"')
 _NEVER_STORED = frozenset({b"no-store", b"private", b"no-cache"})
-_STOPS = frozenset({b"authorization", b"range", b"if-match", b"if-unmodified-since", b"if-range"})
+_STOPS = frozenset({b"authorization", b"range", b"if-match", b"if-unmodified-since", b"if-range", b"upgrade"})
 _FAR = 2**31  # §1.2.2: what is greater is taken for this
 
 

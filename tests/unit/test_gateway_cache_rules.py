@@ -95,6 +95,7 @@ def test_age_is_the_greater_of_what_is_said_and_what_is_seen() -> None:
         'If-Match: "a"',
         'If-Range: "a"',
         "If-Unmodified-Since: x",
+        "Upgrade: websocket",
     ],
 )
 def test_requests_that_are_none_of_a_caches_business(said: str) -> None:

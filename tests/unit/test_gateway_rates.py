@@ -143,6 +143,32 @@ def test_a_worker_that_stopped_with_the_lock_stops_nobody() -> None:
         os.close(each)
 
 
+def test_processes_at_the_same_moment_never_admit_more_than_the_limit() -> None:
+    """Four processes take from one client's state as fast as they can; the sum is exact."""
+    descriptor = make_table()
+    rate = Rate(per_second=1e-6, burst=500)
+    results, start = os.pipe(), os.pipe()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            shared = RateTable(descriptor)
+            os.read(start[0], 1)
+            admitted = sum(shared.take_all([(5, rate), (6, rate)], 1.0)[0].allowed for _ in range(400))
+            os.write(results[1], b"%d %d\n" % (admitted, shared.unlocked))
+            os._exit(0)
+        children.append(child)
+    os.write(start[1], b"go!!")
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert statuses == [0] * 4
+    told = [tuple(map(int, line.split())) for line in os.read(results[0], 1000).splitlines()]
+    admitted, unlocked = (sum(column) for column in zip(*told, strict=True))
+    assert 500 <= admitted <= 500 + unlocked
+    os.close(descriptor)
+    for each in (*results, *start):
+        os.close(each)
+
+
 def test_what_a_refused_client_is_told() -> None:
     lines = limit_lines(RateLimit("", 0, Counted.IP, Rate(10.0, 25)), 0.04)
     assert lines == (b'RateLimit-Policy: "site-ip";q=25;w=3\r\n', b'RateLimit: "site-ip";r=0;t=1\r\n')
