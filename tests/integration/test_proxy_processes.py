@@ -99,7 +99,7 @@ class Proxy:
             client.close()
 
 
-def command(routes: Path, port: int, admin_port: int) -> list[str]:
+def command(routes: Path, port: int, admin_port: int, *, workers: int = 2) -> list[str]:
     """How the proxy is started."""
     options = [
         "--routes",
@@ -109,14 +109,14 @@ def command(routes: Path, port: int, admin_port: int) -> list[str]:
         "--admin-port",
         str(admin_port),
         "--workers",
-        "2",
+        str(workers),
     ]
     return [sys.executable, "-m", "strangler_proxy", *options]
 
 
 @asynccontextmanager
-async def proxy(directory: Path, **changes: object) -> AsyncIterator[Proxy]:
-    """Start with two workers, end with SIGTERM (unless it has ended); nothing is left."""
+async def proxy(directory: Path, *, workers: int = 2, **changes: object) -> AsyncIterator[Proxy]:
+    """Start with two workers (or more), end with SIGTERM (unless it has ended); nothing is left."""
     monolith, catalog = Backend(reply(b"monolith")), Backend(reply(b"catalog"))
     await monolith.start()
     await catalog.start()
@@ -124,7 +124,7 @@ async def proxy(directory: Path, **changes: object) -> AsyncIterator[Proxy]:
     routes.write_bytes(routes_text(monolith.port, catalog.port, **changes))
     port, admin_port = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
-        *command(routes, port, admin_port),
+        *command(routes, port, admin_port, workers=workers),
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"STRANGLER_COOKIE_SECRET": SECRET.decode(), "STRANGLER_ADMIN_TOKEN": TOKEN},
     )
