@@ -41,6 +41,8 @@ class Guarding(Duty):
     """Applies `auth`. `clock` tells seconds since 1970; `sessions` are those found good, by the SHA-256 of their
     Cookie header, with the user they belong to."""
 
+    rewrites = True  # who it is, is told to whoever is asked, in shadow too
+
     def __init__(
         self,
         auth: Auth,

@@ -298,3 +298,15 @@ def test_a_limit_holds_across_workers_and_their_death(tmp_path: Path) -> None:
             assert sorted(later) == [200] * 10 + [429] * 20
 
     run(main())
+
+
+def test_the_side_that_is_asked_in_shadow_is_told_who_it_is_too() -> None:
+    async def main() -> None:
+        group = "auth: {jwt: {issuer: shop}}\n    shadow: {percent: 100}"
+        async with lab(group=group, more=ISSUERS, percent=0) as it:
+            it.plane.gateway.keys_came("shop", [jwk("RS256", KEY)])
+            assert (await it.get("/api/x", bearer())).body == b"monolith"
+            await until(lambda: bool(it.catalog.requests))
+            assert it.catalog.requests[0].get(b"x-strangler-subject") == b"42"
+
+    run(main())
