@@ -8,15 +8,22 @@ what the result means.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from strangler_proxy.headers import RawHeaders, ResponseHead, value_of
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.table import Backend
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
-if TYPE_CHECKING:
-    from strangler_proxy.plane import DataPlane
+
+class Connections(Protocol):
+    """Where the request's connection comes from: a worker's data plane, or what stands in for it."""
+
+    loop: asyncio.AbstractEventLoop
+    now: Callable[[], float]
+
+    def pool(self, backend: Backend, /) -> Pool:
+        """The connections to a backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class Fetch:
 
     def __init__(
         self,
-        plane: "DataPlane",
+        plane: Connections,
         *,
         backend: Backend,
         method: bytes,
@@ -172,7 +179,7 @@ class Fetch:
 
 
 async def fetched(
-    plane: "DataPlane",
+    plane: Connections,
     *,
     backend: Backend,
     target: bytes,

@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from chassis.resilience.breaker import BreakerState
+from strangler_proxy.cluster.several import Address
 from strangler_proxy.gateway.rate_table import make_table
 from strangler_proxy.hub import Hub
 from strangler_proxy.link import Link, Message
@@ -41,6 +42,7 @@ class Slot:
     version: str | None = None
     applied_at_ns: int = 0
     breakers: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Any] = field(default_factory=dict)  # by backend with several instances
     pause: float = _FIRST_PAUSE
     restarts: int = 0
     invalidated: int = 0  # serial of the last order to empty caches that its worker carried out
@@ -60,6 +62,7 @@ class Fleet:
     ) -> None:
         self._rates = make_table()
         self.known_keys: Callable[[], dict[str, Any]] = dict  # by issuer, for workers that begin
+        self._known_members: Any = {}
         self._serial = 0
         self.want_keys: Callable[[str], None] = lambda _: None
         self._slots = [Slot(number, listener) for number, listener in enumerate(listeners)]
@@ -83,6 +86,26 @@ class Fleet:
         for slot in self._slots:
             if slot.link is not None:
                 slot.link.send(message)
+
+    def tell_members(self, known: Any) -> None:
+        """Tell every worker which instances there are, and which are down."""
+        self._known_members = known
+        for slot in self._slots:
+            if slot.link is not None:
+                slot.link.send({"t": "members", "of": known})
+
+    def instances(self, backend: str) -> dict[Address, dict[str, Any]]:
+        """What all workers together said of each instance of a backend."""
+        merged: dict[Address, dict[str, Any]] = {}
+        for slot in self._slots:
+            for said in slot.members.get(backend, ()):
+                into = merged.setdefault(
+                    Address(*said["at"]), {"pending": 0, "requests": 0, "breaker": BreakerState.CLOSED.value}
+                )
+                into["pending"] += said["pending"]
+                into["requests"] += said["requests"]
+                into["breaker"] = _worst({into["breaker"], said["breaker"]})
+        return merged
 
     def tell_keys(self, issuer: str, keys: list[dict[str, Any]] | None) -> None:
         """Tell every worker the keys of an issuer (None: there are none yet)."""
@@ -134,11 +157,7 @@ class Fleet:
 
     def breaker(self, backend: str) -> str:
         """The worst state of a backend's breaker over all workers."""
-        states = {slot.breakers.get(backend, BreakerState.CLOSED.value) for slot in self._slots}
-        for state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
-            if state.value in states:
-                return str(state.value)
-        return str(BreakerState.CLOSED.value)
+        return _worst({slot.breakers.get(backend, BreakerState.CLOSED.value) for slot in self._slots})
 
     async def keep(self, slot: Slot) -> None:
         """Keep a worker in `slot` until `stop`."""
@@ -159,6 +178,7 @@ class Fleet:
                 await slot.link.lost.wait()  # what it sent last is still in the socket: read on until its end
             slot.process, slot.link, slot.version = None, None, None
             slot.breakers.clear()
+            slot.members.clear()
             if self._stop.is_set():
                 return
             slot.restarts += 1
@@ -226,6 +246,7 @@ class Fleet:
                 "secret": self._secret.hex(),
                 "drain_seconds": self._drain_seconds,
                 "keys": self.known_keys(),
+                "members": self._known_members,
             }
         )
         return process
@@ -247,6 +268,8 @@ class Fleet:
                 self._hub.comparisons.add(message)
             case "keys_wanted":
                 self.want_keys(message["issuer"])
+            case "members":
+                slot.members = message["of"]
             case "breaker":
                 slot.breakers[message["backend"]] = message["state"]
             case other:
@@ -260,6 +283,13 @@ class Fleet:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def _worst(states: set[str]) -> str:
+    for state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
+        if state.value in states:
+            return str(state.value)
+    return str(BreakerState.CLOSED.value)
 
 
 def _python_path() -> str:

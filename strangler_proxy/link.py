@@ -4,13 +4,15 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 
 | from | `t` | fields |
 |---|---|---|
-| parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`, `keys` by issuer: the first message |
+| parent | `start` | `routes` (`Routes.as_wire`), `secret` (hex), `drain_seconds`, `keys` by issuer, `members`: once |
 | parent | `routes` | `routes`: use these from now on |
 | parent | `keys` | `issuer`, `keys` (JSON Web Keys, or null): newer ones, or the answer that there are none |
 | parent | `invalidate` | `groups`, `serial`: empty these groups' caches; answered by `invalidated` |
 | worker | `invalidated` | `serial` |
 | worker | `emptied` | `group`: its cache was emptied here, the other workers are to do the same |
 | worker | `keys_wanted` | `issuer`: a token names a key that is not known; answered by `keys` |
+| parent | `members` | `of`: by backend with several instances, `at` which addresses they are and which are `down` |
+| worker | `members` | `of`: by such a backend, what each instance has and had of this worker; every half second |
 | worker | `applied` | `version`, `at_ns`: these routes are in use |
 | worker | `outcomes` | `groups`: what `Recorder.drain` gave |
 | worker | `comparisons` | what `comparisons.Recorder.drain` gave |

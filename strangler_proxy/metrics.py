@@ -1,7 +1,7 @@
 """The parent's sums as Prometheus metrics, made when they are asked for."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def breaker(self, backend: str) -> str:
         """A backend's breaker."""
+
+    def instances(self, backend: str) -> Sequence[Mapping[str, Any]]:
+        """The instances of a backend that has several, as `/admin/status` shows them."""
 
     def refused(self) -> bool:
         """Is the routes file in a state that was refused?"""
@@ -137,6 +140,7 @@ class ProxyCollector(Collector):
                 breaker.add_metric([name, state], float(state == current))
         yield percent
         yield breaker
+        yield from self._instances()
         yield GaugeMetricFamily("strangler_workers_ready", "Workers that serve", source.workers_ready())
         yield CounterMetricFamily("strangler_worker_restarts", "Workers replaced", source.worker_restarts())
         yield GaugeMetricFamily(
@@ -145,6 +149,21 @@ class ProxyCollector(Collector):
         yield CounterMetricFamily(
             "strangler_outcomes_dropped", "Evidence items a worker could not keep", source.totals().dropped
         )
+
+    def _instances(self) -> Iterator[Metric]:
+        labels = ["backend", "instance"]
+        up = GaugeMetricFamily("strangler_instance_up", "1 while an instance takes requests", labels=labels)
+        pending = GaugeMetricFamily("strangler_instance_pending", "Requests an instance has", labels=labels)
+        requests = CounterMetricFamily(
+            "strangler_instance_requests", "Requests given to an instance", labels=labels
+        )
+        for name in self._source.routes().backends:
+            for instance in self._source.instances(name):
+                key = [name, instance["url"]]
+                up.add_metric(key, float(instance["up"]))
+                pending.add_metric(key, instance["pending"])
+                requests.add_metric(key, instance["requests"])
+        yield from (up, pending, requests)
 
 
 def _buckets(totals: ArmTotals) -> list[tuple[str, float]]:

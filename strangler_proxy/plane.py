@@ -16,10 +16,11 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.cluster.members import Members
+from strangler_proxy.cluster.several import Address
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
@@ -81,6 +82,7 @@ class DataPlane:
         self._pools: dict[str, Pool] = {}
         self._breakers: dict[str, Breaker] = {}
         self._told: dict[str, BreakerState] = {}  # by backend: what `on_breaker` was told last
+        self._known: dict[str, dict[str, list[Address]]] = {}
         self._members: dict[str, Members] = {}  # by backend; only those of several instances
         self._servers: list[asyncio.Server] = []
         self._id_prefix = secrets.token_hex(10).encode()
@@ -121,13 +123,30 @@ class DataPlane:
         for name in list(self._told):
             self._tell_breaker(name)
 
+    def members_came(self, known: dict[str, dict[str, list[list[Any]]]]) -> None:
+        """The parent tells, by backend, `at` which addresses instances are and which of them are `down`."""
+        self._known = {
+            name: {kind: [Address(*each) for each in addresses] for kind, addresses in said.items()}
+            for name, said in known.items()
+        }
+        self._gather_members()
+        self._let_go()
+
     def _gather_members(self) -> None:
         before, self._members = self._members, {}
         for name, backend in self.routes.backends.items():
-            if backend.several is not None:
-                addresses = backend.several.addresses
-                members = self._members[name] = before.get(name) or Members(self, backend, addresses)
-                members.replace(backend, addresses)
+            if backend.several is None:
+                continue
+            known = self._known.get(name, {})
+            addresses = (
+                known.get("at", ()) if backend.several.source is not None else backend.several.addresses
+            )
+            members = self._members[name] = before.get(name) or Members(self, backend, addresses)
+            members.replace(backend, addresses, known.get("down", ()))
+
+    def report_members(self) -> dict[str, list[dict[str, Any]]]:
+        """How the instances of each backend that has several stand in this worker."""
+        return {name: members.report() for name, members in self._members.items()}
 
     def instance(
         self, backend: Backend, *, safe: bool, counts: bool = True, tried: Collection[Backend] = ()

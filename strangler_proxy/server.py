@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from chassis.problems import InvalidFileError, Problem
 from chassis.yamlfile import Places
 from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, WithBody, json_reply
+from strangler_proxy.cluster.watch import Watch, as_json, list_faults
 from strangler_proxy.comparisons import Comparisons
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "STRANGLER_ADMIN_TOKEN"  # noqa: S105  # the variable's name, not a secret
 SECRET_VARIABLE = "STRANGLER_COOKIE_SECRET"  # noqa: S105  # the variable's name, not a secret
 _APPLY_SECONDS = 5.0
+_SETTLE_SECONDS = 2.0  # that the first lists of instances may take before the workers start
 
 
 class PortTakenError(Exception):
@@ -151,12 +153,13 @@ def _secret() -> bytes:
 
 
 def machine_faults(routes: Routes, places: Places) -> Sequence[Problem]:
-    """What a legal routes file asks for that this machine has not: keys of issuers."""
+    """What a legal routes file asks for that this machine has not: lists of instances, keys of issuers."""
+    faults = tuple(list_faults(routes, places, Path(places.file).parent))
     if not routes.issuers:
-        return ()
+        return faults
     from strangler_proxy.gateway.key_sources import faults_of  # noqa: PLC0415  # brings cryptography
 
-    return tuple(faults_of(routes.issuers, places))
+    return (*faults, *faults_of(routes.issuers, places))
 
 
 class _Invalidation(BaseModel):
@@ -197,6 +200,7 @@ class Parent:
         self._keys: KeySources | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._watch: Watch | None = None
 
     async def serve(self) -> int:
         """Run until a signal; the exit code."""
@@ -231,6 +235,9 @@ class Parent:
         async with asyncio.TaskGroup() as group:
             self._tasks = group
             self._use_issuers(self._follower.routes)
+            self._watch = Watch(base=self._follower.path.parent, tell=self._fleet.tell_members, tasks=group)
+            self._watch.use(self._follower.routes)
+            await self._watch.settle(_SETTLE_SECONDS)
             for slot in self._fleet.slots:
                 group.create_task(self._fleet.keep(slot))
             follow = group.create_task(self._follower.follow())
@@ -240,6 +247,7 @@ class Parent:
             self._tasks = None
             if self._keeping is not None:
                 self._keeping.cancel()
+            self._watch.close()
             await self._fleet.stop()
         self._hub.close()
         server.close()
@@ -249,6 +257,8 @@ class Parent:
 
     def _use(self, routes: Routes) -> None:
         self._use_issuers(routes)
+        if self._watch is not None:
+            self._watch.use(routes)
         self._fleet.use(routes)
 
     def _use_issuers(self, routes: Routes) -> None:
@@ -327,11 +337,31 @@ class Parent:
                     for group in routes.groups.values()
                 },
                 "backends": {
-                    backend.name: {"url": backend.url, "breaker": self._fleet.breaker(backend.name)}
+                    backend.name: {
+                        "url": backend.url,
+                        "breaker": self._fleet.breaker(backend.name),
+                        **self._several(backend.name),
+                    }
                     for backend in routes.backends.values()
                 },
             }
         )
+
+    def instances(self, backend: str) -> list[dict[str, Any]]:
+        """How the instances of a backend stand; empty when it has no several."""
+        standing = self._watch.standing(backend) if self._watch is not None else None
+        return [] if standing is None else as_json(standing, self._fleet.instances(backend))
+
+    def _several(self, backend: str) -> dict[str, Any]:
+        standing = self._watch.standing(backend) if self._watch is not None else None
+        if standing is None:
+            return {}
+        urls = [instance.address.url for instance in standing.instances]
+        return {
+            "url": urls[0] if urls else "",
+            "instances": self.instances(backend),
+            "fault": standing.fault or None,
+        }
 
     async def _routes_text(self) -> Reply:
         return Reply(body=self._follower.content, content_type="text/yaml; charset=utf-8")

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvloop
@@ -33,6 +34,7 @@ from strangler_proxy.table import Routes
 _FLUSH_SECONDS = 0.015
 _URGENT_SECONDS = 0.002
 _ORPHAN_DRAIN_SECONDS = 1.0
+_REPORT_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class Worker:
         self._start: Message = {}
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
+        self._reported: dict[str, Any] = {}
         self._times = FlushTimes()
         self._loop = asyncio.get_running_loop()
 
@@ -95,8 +98,10 @@ class Worker:
         )
         for issuer, keys in self._start["keys"].items():
             plane.gateway.keys_came(issuer, keys)
+        plane.members_came(self._start["members"])
         await plane.listen(self._listener)
         self._acknowledge()
+        self._report_members()
         await asyncio.wait({orphaned, stopped}, return_when=asyncio.FIRST_COMPLETED)
         seconds = _ORPHAN_DRAIN_SECONDS if orphaned.done() else float(self._start["drain_seconds"])
         finished = await plane.drain(seconds)
@@ -110,24 +115,39 @@ class Worker:
         return 0
 
     def _on_message(self, message: Message) -> None:
+        if message["t"] == "start":
+            self._start = message
+            self._started.set()
+        elif self._plane is None:
+            self._prepare(message)
+        else:
+            self._obey(self._plane, message)
+
+    def _prepare(self, message: Message) -> None:
+        """The data plane is not there yet: what it begins with has changed."""
         match message["t"]:
-            case "start":
-                self._start = message
-                self._started.set()
             case "routes":
-                if self._plane is None:
-                    self._start = self._start | {"routes": message["routes"]}
-                else:
-                    self._plane.apply(Routes.from_wire(message["routes"]))
-                    self._acknowledge()
+                self._start = self._start | {"routes": message["routes"]}
+            case "members":
+                self._start = self._start | {"members": message["of"]}
             case "keys":
-                if self._plane is None:
-                    self._start["keys"][message["issuer"]] = message["keys"]
-                else:
-                    self._plane.gateway.keys_came(message["issuer"], message["keys"])
+                self._start["keys"][message["issuer"]] = message["keys"]
             case "invalidate":
-                if self._plane is not None:
-                    self._plane.gateway.empty(message["groups"])
+                self._link.send({"t": "invalidated", "serial": message["serial"]})
+            case other:
+                structlog.get_logger().error("unknown message from the parent", type=other)
+
+    def _obey(self, plane: DataPlane, message: Message) -> None:
+        match message["t"]:
+            case "routes":
+                plane.apply(Routes.from_wire(message["routes"]))
+                self._acknowledge()
+            case "members":
+                plane.members_came(message["of"])
+            case "keys":
+                plane.gateway.keys_came(message["issuer"], message["keys"])
+            case "invalidate":
+                plane.gateway.empty(message["groups"])
                 self._link.send({"t": "invalidated", "serial": message["serial"]})
             case other:
                 structlog.get_logger().error("unknown message from the parent", type=other)
@@ -135,6 +155,14 @@ class Worker:
     def _acknowledge(self) -> None:
         assert self._plane is not None
         self._link.send({"t": "applied", "version": self._plane.routes.version, "at_ns": time.time_ns()})
+
+    def _report_members(self) -> None:
+        assert self._plane is not None
+        self._loop.call_later(_REPORT_SECONDS, self._report_members)
+        members = self._plane.report_members()
+        if members != self._reported and not self._link.blocked:
+            self._reported = members
+            self._link.send({"t": "members", "of": members})
 
     def _on_breaker(self, backend: str, state: BreakerState) -> None:
         self._link.send({"t": "breaker", "backend": backend, "state": state.value})

@@ -43,7 +43,8 @@ def _path(value: str) -> str:
     return value
 
 
-def _url(value: str) -> str:
+def checked_url(value: str) -> str:
+    """`value` when it is the URL of a server. Raises ValueError."""
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -85,4 +86,4 @@ Name = Annotated[str, AfterValidator(_name)]
 Token = Annotated[str, AfterValidator(_token)]
 Path = Annotated[str, AfterValidator(_path)]
 Network = Annotated[str, AfterValidator(_network)]
-Url = Annotated[str, AfterValidator(_url)]
+Url = Annotated[str, AfterValidator(checked_url)]

@@ -85,6 +85,31 @@ FAULTS: dict[str, tuple[str, str, int, str, str]] = {
     "instance twice": (
         "url: http://127.0.0.1:8101", "instances: [http://h, http://h:80/]", 4, "backends.catalog", "twice",
     ),
+    "discovery of nothing": (
+        "url: http://127.0.0.1:8101", "discover: {}", 5, "backends.catalog.discover", "one of file, dns",
+    ),
+    "discovery twice": (
+        "url: http://127.0.0.1:8101", 'discover: {file: a, dns: "b:1"}',
+        5, "backends.catalog.discover", "one of file, dns",
+    ),
+    "discovery without a port": (
+        "url: http://127.0.0.1:8101", "discover: {dns: catalog}", 5, "backends.catalog.discover.dns", "HOST:PORT",
+    ),
+    "discovery too often": (
+        "url: http://127.0.0.1:8101", 'discover: {dns: "b:1", every: 9}', 5, "backends.catalog.discover", "100",
+    ),
+    "a variable that is none": (
+        "url: http://127.0.0.1:8101", "discover: {environment: 1A}",
+        5, "backends.catalog.discover.environment", "variable",
+    ),
+    "health without a path": (
+        "url: http://127.0.0.1:8101", "instances: [http://h]\n    health: {every: 500}",
+        6, "backends.catalog.health.path", "missing",
+    ),
+    "health too often": (
+        "url: http://127.0.0.1:8101", "instances: [http://h]\n    health: {path: /, every: 5}",
+        6, "backends.catalog.health.every", "50",
+    ),
     "instance that is no URL": (
         "url: http://127.0.0.1:8101", "instances: [http://h, h:80]", 5, "backends.catalog.instances.1", "http://",
     ),
