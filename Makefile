@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
+.PHONY: help setup speedups demo up down test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 setup: $(STAMP) ## Install what the other targets need
+	@if command -v cc >/dev/null; then $(BIN)/python -m strangler_proxy.speedups --quiet || echo "The proxy runs as plain Python"; fi
+
+speedups: $(STAMP) ## Compile the proxy's data path to C (needs a C compiler); without it the same code runs as Python
+	@$(BIN)/python -m strangler_proxy.speedups
 
 demo: setup ## Move the shop's catalogue to a service, with a fault on the way
 	@$(BIN)/strangler demo
@@ -29,8 +33,11 @@ up: setup ## Start the shop, the service, the change stream, the proxy and the c
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down
 
-test: setup test-tools ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+test: setup test-tools ## Run every test; those of the proxy twice where its data path is compiled
+	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile
+	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
+		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile \
+		tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py; fi
 
 check: setup ## Format, lint, types, import rules, dependencies, generated files
 	@$(BIN)/ruff format --check .

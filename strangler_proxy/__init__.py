@@ -2,7 +2,7 @@
 
 How a request passes through, and which file each step lives in:
 
-    client ─► downstream.py  parses, keeps order, limits, streams
+    client ─► downstream.py  parses (recognise.py: everyday heads, whole), keeps order, limits, streams
               └► exchange.py  one request's life (request.py: what was parsed; answers.py: our own answers)
                   ├ table.py      which group owns the path      (compiled once for each routes version)
                   ├ identity.py   who is asking                  (signed cookies, session, header, ip)
@@ -13,7 +13,8 @@ How a request passes through, and which file each step lives in:
 
 `routes.py` is the only home of what a legal routes file is, `edit.py` changes one, `reload.py` follows it.
 `server.py` is the parent process (`fleet.py` its workers, `hub.py` what they report, `admin.py` and `metrics.py` its
-port), `worker.py` a worker, `plane.py` the data path in it; `link.py` is what they say to each other.
+port). `start.py` begins a worker, compiled where there is a build (`speedups.py`); `worker.py` is one, `plane.py` the
+data path in it; `link.py` is what they say to each other.
 
 `duties.py` is what groups may ask for besides forwarding, `gateway/` what they can ask:
 limits, authentication, transforms, a cache.

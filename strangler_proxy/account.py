@@ -7,7 +7,6 @@ A request is decided once and counted once, on the arm it was decided for, whoev
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from strangler_proxy.decide import Arm, Decision
@@ -19,20 +18,32 @@ if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
 
 
-@dataclass(slots=True)
 class Account:
     """The account of one request. `started` is a reading of `time.perf_counter`; `falling_back` is set once
     the default backend was asked in the canary's place.
     """
 
-    plane: DataPlane
-    group: str
-    decision: Decision
-    digest: int
-    request_id: bytes
-    path: bytes
-    started: float
-    falling_back: bool = False
+    __slots__ = ("decision", "digest", "falling_back", "group", "path", "plane", "request_id", "started")
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        group: str,
+        *,
+        decision: Decision,
+        digest: int,
+        request_id: bytes,
+        path: bytes,
+        started: float,
+    ) -> None:
+        self.plane = plane
+        self.group = group
+        self.decision = decision
+        self.digest = digest
+        self.request_id = request_id
+        self.path = path
+        self.started = started
+        self.falling_back = False
 
     def answered(self, status: int) -> None:
         """A whole answer with `status` was passed on."""

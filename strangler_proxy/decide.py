@@ -11,10 +11,9 @@ percentage for a safe request; 0 or 100 for an unsafe one, since its owner alone
 compare the arms need it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 
 from strangler_proxy.buckets import in_canary
 from strangler_proxy.table import Group
@@ -41,34 +40,65 @@ class Decision:
     evidence: bool
 
 
-def decide(*, group: Group, default: str, safe: bool, digest: int, override: str) -> Decision:
-    """Decide. `override` is what a tester asked for (`control`, `canary` or a backend's name), or empty.
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Every decision a group's requests can meet, made once for all of them."""
 
-    A tester sees what the chosen side really says: no fallback, and nothing of it counts as evidence.
-    """
-    if safe:
+    threshold: int
+    backend: str
+    default: str
+    control: Decision
+    canary: Decision
+    owner: Decision  # of unsafe requests
+    tester_control: Decision
+    tester_canary: Decision
+
+    def decide(self, *, safe: bool, digest: int, override: str) -> Decision:
+        """Decide. `override` is what a tester asked for (`control`, `canary` or a backend's name), or empty.
+
+        A tester sees what the chosen side really says: no fallback, and nothing of it counts as evidence.
+        """
+        if not safe:
+            return self.owner
         if override:
-            if override in (Arm.CANARY.value, group.backend):
-                return _decision(Arm.CANARY, group.backend, group.percent, fallback=False, evidence=False)
-            if override in (Arm.CONTROL.value, default):
-                return _decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=False)
-        if in_canary(digest, group.threshold):
-            return _decision(Arm.CANARY, group.backend, group.percent, fallback=group.fallback, evidence=True)
-        return _decision(Arm.CONTROL, default, group.percent, fallback=False, evidence=True)
-    if group.owner == default:
-        return _decision(Arm.CONTROL, default, _NEVER, fallback=False, evidence=True)
-    return _decision(Arm.CANARY, group.backend, _ALWAYS, fallback=False, evidence=True)
+            if override in (Arm.CANARY.value, self.backend):
+                return self.tester_canary
+            if override in (Arm.CONTROL.value, self.default):
+                return self.tester_control
+        return self.canary if in_canary(digest, self.threshold) else self.control
+
+
+def choices_of(group: Group, default: str) -> Choices:
+    """The choices of `group` where `default` is the default backend."""
+    control = _decision(Arm.CONTROL, default, group.percent)
+    canary = _decision(Arm.CANARY, group.backend, group.percent)
+    owned = group.owner == default
+    return Choices(
+        threshold=group.threshold,
+        backend=group.backend,
+        default=default,
+        control=control,
+        canary=replace(canary, fallback=group.fallback),
+        owner=_decision(Arm.CONTROL, default, _NEVER)
+        if owned
+        else _decision(Arm.CANARY, group.backend, _ALWAYS),
+        tester_control=replace(control, evidence=False),
+        tester_canary=replace(canary, evidence=False),
+    )
+
+
+def decide(*, group: Group, default: str, safe: bool, digest: int, override: str) -> Decision:
+    """One decision, for those who make few; see `Choices.decide`."""
+    return choices_of(group, default).decide(safe=safe, digest=digest, override=override)
 
 
 _NEVER, _ALWAYS = Decimal(0), Decimal(100)
 
 
-@lru_cache(maxsize=1024)
-def _decision(arm: Arm, backend: str, weight: Decimal, *, fallback: bool, evidence: bool) -> Decision:
-    """Decisions are few and requests are many: the same values are handed out again."""
-    return Decision(arm, backend, weight, float(weight), fallback, evidence)
+def _decision(arm: Arm, backend: str, weight: Decimal) -> Decision:
+    return Decision(arm, backend, weight, float(weight), fallback=False, evidence=True)
 
 
 def unrouted(default: str) -> Decision:
     """For a request that no group claims: the default backend, and no evidence for anything."""
-    return _decision(Arm.CONTROL, default, _NEVER, fallback=False, evidence=False)
+    return replace(_decision(Arm.CONTROL, default, _NEVER), evidence=False)

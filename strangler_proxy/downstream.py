@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from strangler_proxy.answers import answer
 from strangler_proxy.exchange import CLIENT_SILENCE, Exchange
-from strangler_proxy.headers import HOST, BadHeadError, Peer, read_request
+from strangler_proxy.headers import HOST, BadHeadError, Origin, Peer, RequestHead, origin_of, read_request
 from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
@@ -41,8 +41,8 @@ IDLE_SECONDS = 75.0
 _LINGER_SECONDS = 2.0
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client connection."""
+class ClientConnection:
+    """One client connection: an `asyncio.Protocol` by its methods (see `protocol`)."""
 
     __slots__ = (
         "_advancing",
@@ -59,6 +59,9 @@ class ClientConnection(asyncio.Protocol):
         "_incoming",
         "_last",
         "_linger",
+        "_origin",
+        "_origin_host",
+        "_origin_peer",
         "_parser",
         "_peer",
         "_peer_routes",
@@ -95,9 +98,17 @@ class ClientConnection(asyncio.Protocol):
         self._linger: asyncio.TimerHandle | None = None
         self._peer: Peer | None = None
         self._peer_routes: Routes | None = None
+        self._origin: Origin | None = None
+        self._origin_host = b""
+        self._origin_peer: Peer | None = None
         self.write_blocked = False
 
     # asyncio.Protocol
+
+    def protocol(self) -> asyncio.Protocol:
+        """This object as the loop's type. It has no such base: a compiled class has none that is not
+        compiled, and loops ask for methods only."""
+        return cast("asyncio.Protocol", self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -106,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._closing or self._fault is not None:
+        if self._closing or self._broken():
             return
         self._last = self._plane.now()
         if self._current is None and not (
@@ -116,27 +127,8 @@ class ClientConnection(asyncio.Protocol):
             if request is not None:
                 self._serve(request)
                 return
-        self._body_came = False
-        while data:
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
-                continue
-            except httptools.HttpParserCallbackError:
-                self._transport.abort()  # a fault of ours; the loop reports it
-                raise
-            except httptools.HttpParserError as error:
-                if self._fault is None:
-                    self._fault = BadHeadError(400, f"not a valid request: {error}")
-            # The parser holds an unfinished header in memory, one of a trailer too.
-            if self._head_since or (self._incoming is not None and not self._body_came):
-                self._head_fed += len(data)
-                if self._head_fed > 2 * MAX_HEAD and self._fault is None:
-                    self._fault = BadHeadError(431, f"a head or trailer has at most {MAX_HEAD} bytes")
-            break
-        if self._fault is not None:
+        self._parse(data)
+        if self._broken():
             self._break_off()
         self._advance()
 
@@ -226,8 +218,18 @@ class ClientConnection(asyncio.Protocol):
 
     # request.Client
 
-    def peer(self, routes: Routes) -> Peer:
-        """Who is at the other end, and whether `routes` trusts it."""
+    def origin(self, routes: Routes, head: RequestHead) -> Origin:
+        """Who is at the other end, as the backends are told; the last answer is remembered."""
+        peer = self._peer_of(routes)
+        if head.forwarded and peer.trusted:
+            return origin_of(peer, head.host, head.forwarded)
+        if self._origin is None or self._origin_host != head.host or self._origin_peer is not peer:
+            self._origin = origin_of(peer, head.host, None)
+            self._origin_host = head.host
+            self._origin_peer = peer
+        return self._origin
+
+    def _peer_of(self, routes: Routes) -> Peer:
         if self._peer is None or self._peer_routes is not routes:
             name = self._transport.get_extra_info("peername")
             address = str(name[0]) if name else ""  # empty: it has left already
@@ -292,6 +294,32 @@ class ClientConnection(asyncio.Protocol):
         self._transport.abort()
 
     # Inner workings
+
+    def _parse(self, data: bytes) -> None:
+        """Feed llhttp; what it finds comes as callbacks. A fault of the client's is left in `_fault`."""
+        self._body_came = False
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+                continue
+            except httptools.HttpParserCallbackError:
+                self._transport.abort()  # a fault of ours; the loop reports it
+                raise
+            except httptools.HttpParserError as error:
+                if self._fault is None:
+                    self._fault = BadHeadError(400, f"not a valid request: {error}")
+            # The parser holds an unfinished header in memory, one of a trailer too.
+            if self._head_since or (self._incoming is not None and not self._body_came):
+                self._head_fed += len(data)
+                if self._head_fed > 2 * MAX_HEAD and self._fault is None:
+                    self._fault = BadHeadError(431, f"a head or trailer has at most {MAX_HEAD} bytes")
+            break
+
+    def _broken(self) -> bool:
+        return self._fault is not None  # asked anew: a type checker thinks it knows after the first look
 
     def _serve(self, request: Request) -> None:
         """Answer a whole request that nothing stands before."""

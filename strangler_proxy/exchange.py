@@ -24,12 +24,11 @@ from strangler_proxy.account import Account, Reporting, count_own_answer
 from strangler_proxy.answers import answer, describe
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.cluster.members import Tries
-from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, decide, unrouted
+from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
 from strangler_proxy.headers import (
     Origin,
     ResponseHead,
-    origin_of,
     request_bytes,
     response_start,
 )
@@ -63,7 +62,6 @@ class Exchange(Reporting):
     """One request and its answer. See the module's drawing."""
 
     __slots__ = (
-        "_arm_shown",
         "_body_blocked",
         "_client",
         "_close_after",
@@ -126,7 +124,6 @@ class Exchange(Reporting):
         self._status = 0
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
-        self._arm_shown = b""
         self._duties: Attendance | None = None
         self._origin: Origin
         self._timeouts: Timeouts
@@ -140,8 +137,7 @@ class Exchange(Reporting):
         plane, request = self._plane, self._request
         started = time.perf_counter()
         routes = self._routes = plane.routes
-        peer = self._client.peer(routes)
-        self._origin = origin_of(peer, request.head.host, request.head.forwarded)
+        self._origin = self._client.origin(routes, request.head)
         if not self._request_id:
             self._request_id = plane.new_request_id()
         group = self._group = routes.lookup(request.path)
@@ -165,15 +161,19 @@ class Exchange(Reporting):
             self._issue = plane.new_anonymous_id()
             key = anonymous_key(self._issue)
         digest = digest_of(group.name, key)
-        decision = self._decision = decide(
-            group=group,
-            default=routes.default,
-            safe=self._safe,
-            digest=digest,
-            override=request.override(group),
+        choices = plane.choices[group.name]
+        decision = self._decision = choices.decide(
+            safe=self._safe, digest=digest, override=request.override(group)
         )
-        self._account = Account(plane, group.name, decision, digest, self._request_id, request.path, started)
-        self._arm_shown = decision.arm.value.encode()
+        self._account = Account(
+            plane,
+            group.name,
+            decision=decision,
+            digest=digest,
+            request_id=self._request_id,
+            path=request.path,
+            started=started,
+        )
         self._timeouts = (
             group.timeouts if decision.arm is Arm.CANARY else routes.backends[decision.backend].timeouts
         )
@@ -476,7 +476,6 @@ class Exchange(Reporting):
         assert self._replay is not None
         assert self._account is not None
         self._falling_back = self._account.falling_back = True
-        self._arm_shown = b"fallback"
         self._status = 0
         self._outbox = list(self._replay)
         self._to_client.clear()
@@ -574,8 +573,13 @@ class Exchange(Reporting):
         elif not request.http11:
             start += b"Connection: keep-alive\r\n"
         if self._group is not None and self._group.expose:
-            start += b"X-Strangler-Arm: %b\r\n" % self._arm_shown
+            start += b"X-Strangler-Arm: %b\r\n" % self._arm_shown()
         return b"%bX-Request-ID: %b\r\n%b\r\n" % (start, self._request_id, self._cookie_lines(head))
+
+    def _arm_shown(self) -> bytes:
+        if self._falling_back or self._decision is None:
+            return b"fallback"
+        return self._decision.arm.value.encode()
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user

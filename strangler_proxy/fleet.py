@@ -41,6 +41,7 @@ class Slot:
     link: Link | None = None
     version: str | None = None
     applied_at_ns: int = 0
+    compiled: bool = False
     breakers: dict[str, str] = field(default_factory=dict)
     members: dict[str, Any] = field(default_factory=dict)  # by backend with several instances
     pause: float = _FIRST_PAUSE
@@ -223,7 +224,7 @@ class Fleet:
                 sys.executable,
                 "-P",  # what lies in the working directory is not to stand in for modules of ours
                 "-m",
-                "strangler_proxy.worker",
+                "strangler_proxy.start",
                 str(theirs.fileno()),
                 str(slot.listener.fileno()),
                 str(self._rates),
@@ -255,6 +256,7 @@ class Fleet:
         match message["t"]:
             case "applied":
                 slot.version, slot.applied_at_ns = message["version"], message["at_ns"]
+                slot.compiled = message["compiled"]
                 self._hub.switched(slot.id, message["version"], message["at_ns"])
                 self._something_changed()
             case "invalidated":

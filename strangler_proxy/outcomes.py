@@ -91,37 +91,97 @@ _SUMMED = (
 )
 
 
-@dataclass(slots=True)
+class _Arm:
+    """One arm of one group: what is counted since the last drain, and the clients seen since ever."""
+
+    __slots__ = ("counts", "name", "seen")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.counts = ArmCounts()
+        self.seen = DistinctClients()
+
+    def count(self, status: int, latency_ms: float, client: int) -> ArmCounts:
+        """One request; `status` 0 when there was no answer."""
+        counts = self.counts
+        counts.requests += 1
+        counts.latency[bisect_left(LATENCY_BOUNDS, latency_ms)] += 1
+        counts.latency_ms_sum += latency_ms
+        if status:
+            counts.by_status[status] = counts.by_status.get(status, 0) + 1
+        if self.seen.add(client):
+            counts.clients.append(client)
+        return counts
+
+
 class _Group:
-    control: ArmCounts = field(default_factory=ArmCounts)
-    canary: ArmCounts = field(default_factory=ArmCounts)
-    items: list[list[Any]] = field(default_factory=list)
-    dropped: int = 0
-    dirty: bool = False
+    """Both arms, and the evidence since the last drain. `run` is the last item while it is a run of good
+    requests: the next one may belong to it."""
+
+    __slots__ = ("canary", "control", "dirty", "dropped", "items", "run")
+
+    def __init__(self) -> None:
+        self.control = _Arm(Arm.CONTROL.value)
+        self.canary = _Arm(Arm.CANARY.value)
+        self.items: list[list[Any]] = []
+        self.run: list[Any] | None = None
+        self.dropped = 0
+        self.dirty = False
+
+    def arm(self, arm: Arm) -> _Arm:
+        """The counts of `arm`, about to change."""
+        self.dirty = True
+        return self.control if arm is Arm.CONTROL else self.canary
+
+    def append(self, item: list[Any]) -> bool:
+        """Add evidence; was there room? When the parent has not read for long, what cannot be kept is counted,
+        never silently gone."""
+        if len(self.items) >= _MAX_ITEMS:
+            self.dropped += 1
+            return False
+        self.items.append(item)
+        return True
+
+    def drain(self) -> dict[str, Any]:
+        """What there is, JSON-ready; it starts anew."""
+        wire = {
+            "control": self.control.counts.as_wire(),
+            "canary": self.canary.counts.as_wire(),
+            "items": self.items,
+            "dropped": self.dropped,
+        }
+        self.control.counts = ArmCounts()
+        self.canary.counts = ArmCounts()
+        self.items = []
+        self.run = None
+        self.dropped = 0
+        self.dirty = False
+        return wire
 
 
-@dataclass(slots=True)
 class Recorder:
     """A worker's memory of outcomes since the last `drain`."""
 
-    _groups: dict[str, _Group] = field(default_factory=dict)
-    _seen: dict[tuple[str, Arm], DistinctClients] = field(default_factory=dict)
+    __slots__ = ("_groups",)
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
 
     def answered(
         self, group: str, arm: Arm, *, status: int, latency_ms: float, client: int, weight: float
     ) -> None:
         """A whole answer below 500 came from `arm`."""
         entry = self._entry(group)
-        self._count(group, arm, status=status, latency_ms=latency_ms, client=client)
+        which = entry.arm(arm)
+        which.count(status, latency_ms, client)
         if status >= 400:
             return
-        items = entry.items
-        if items:
-            last = items[-1]
-            if len(last) == 3 and last[0] == arm.value and last[2] == weight:
-                last[1] += 1
-                return
-        self._append(entry, [arm.value, 1, percent_number(weight)])
+        run = entry.run
+        if run is not None and run[2] == weight and run[0] == which.name:
+            run[1] += 1
+            return
+        run = [which.name, 1, percent_number(weight)]
+        entry.run = run if entry.append(run) else None
 
     def failed(
         self,
@@ -139,90 +199,56 @@ class Recorder:
     ) -> None:
         """`arm` failed; `status` is the backend's, 0 when it gave none."""
         entry = self._entry(group)
-        self._count(group, arm, status=status, latency_ms=latency_ms, client=client)
-        counts = entry.control if arm is Arm.CONTROL else entry.canary
+        which = entry.arm(arm)
+        counts = which.count(status, latency_ms, client)
         counts.errors += 1
         counts.timeouts += failure is Failure.TIMEOUT
         counts.by_error[failure.value] = counts.by_error.get(failure.value, 0) + 1
         opaque = f"{client:016x}"
         latency = round(latency_ms, 3)
         percent = percent_number(weight)
-        item = [arm.value, failure.value, status, opaque, at_ns, latency, request_id, path[:512], percent]
-        self._append(entry, item)
+        entry.run = None
+        entry.append(
+            [which.name, failure.value, status, opaque, at_ns, latency, request_id, path[:512], percent]
+        )
 
     def fell_back(self, group: str, arm: Arm, *, good: bool) -> None:
         """The default backend answered for `arm`; `good`: with less than 500."""
-        counts = self._counts(group, arm)
+        counts = self._entry(group).arm(arm).counts
         counts.fallbacks += 1
         counts.fallback_errors += not good
 
     def rejected(self, group: str, arm: Arm) -> None:
         """An open breaker kept a request away from `arm`."""
-        self._counts(group, arm).breaker_rejections += 1
+        self._entry(group).arm(arm).counts.breaker_rejections += 1
 
     def aborted(self, group: str, arm: Arm) -> None:
         """The client went away before the answer was whole."""
-        self._counts(group, arm).aborted += 1
+        self._entry(group).arm(arm).counts.aborted += 1
 
     def overridden(self, group: str, arm: Arm) -> None:
         """A tester's request ended."""
-        self._counts(group, arm).overridden += 1
+        self._entry(group).arm(arm).counts.overridden += 1
 
     def refused(self, group: str, arm: Arm, reason: str) -> None:
         """The proxy itself answered a request of `arm`: without a right to it (`auth`), or one too many
         (`rate`)."""
-        refused = self._counts(group, arm).refused
+        refused = self._entry(group).arm(arm).counts.refused
         refused[reason] = refused.get(reason, 0) + 1
 
     def cached(self, group: str, arm: Arm) -> None:
         """A request of `arm` was answered from memory."""
-        self._counts(group, arm).cached += 1
+        self._entry(group).arm(arm).counts.cached += 1
 
     def drain(self) -> dict[str, Any] | None:
         """Everything since the last drain, JSON-ready; None when nothing happened."""
-        wire: dict[str, Any] = {}
-        for name, entry in self._groups.items():
-            if entry.dirty:
-                wire[name] = {
-                    "control": entry.control.as_wire(),
-                    "canary": entry.canary.as_wire(),
-                    "items": entry.items,
-                    "dropped": entry.dropped,
-                }
-        if not wire:
-            return None
-        self._groups = {}
-        return wire
-
-    def _count(self, group: str, arm: Arm, *, status: int, latency_ms: float, client: int) -> None:
-        counts = self._counts(group, arm)
-        counts.requests += 1
-        counts.latency[bisect_left(LATENCY_BOUNDS, latency_ms)] += 1
-        counts.latency_ms_sum += latency_ms
-        if status:
-            counts.by_status[status] = counts.by_status.get(status, 0) + 1
-        seen = self._seen.get((group, arm))
-        if seen is None:
-            seen = self._seen[(group, arm)] = DistinctClients()
-        if seen.add(client):
-            counts.clients.append(client)
-
-    def _append(self, entry: _Group, item: list[Any]) -> None:
-        # The parent has not read for long; what cannot be kept is counted, never silently gone.
-        if len(entry.items) >= _MAX_ITEMS:
-            entry.dropped += 1
-        else:
-            entry.items.append(item)
-
-    def _counts(self, group: str, arm: Arm) -> ArmCounts:
-        entry = self._entry(group)
-        return entry.control if arm is Arm.CONTROL else entry.canary
+        wire = {name: entry.drain() for name, entry in self._groups.items() if entry.dirty}
+        return wire or None
 
     def _entry(self, group: str) -> _Group:
         entry = self._groups.get(group)
         if entry is None:
             entry = self._groups[group] = _Group()
-        entry.dirty = True
         return entry
 
 

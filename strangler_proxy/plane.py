@@ -16,14 +16,14 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.cluster.members import Members
 from strangler_proxy.cluster.several import Address
+from strangler_proxy.decide import Choices, choices_of
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
-from strangler_proxy.exchange import Exchange
 from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.gateway.state import GatewayState
 from strangler_proxy.identity import CookieSigner
@@ -42,6 +42,15 @@ _SWEEP = 1.0
 @lru_cache(maxsize=256)
 def _networks(trusted: tuple[str, ...]) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
     return tuple(ipaddress.ip_network(network) for network in trusted)
+
+
+class Expiring(Protocol):
+    """An exchange, as far as deadlines go: `expired` is called at or after `deadline` (the loop's clock)."""
+
+    deadline: float
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed."""
 
 
 class DataPlane:
@@ -69,11 +78,12 @@ class DataPlane:
         self.gateway = GatewayState(rates, want_keys, tell_emptied)
         self.rest_duties: tuple[Duty, ...] = ()  # of requests that no group claims
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
+        self.choices: dict[str, Choices] = {}  # by group
         self.signer = signer
         self.loop = loop
         self.recorder = Recorder()
         self.comparisons: ComparisonRecorder | None = None  # once some group asks for them
-        self.active: set[Exchange] = set()
+        self.active: set[Expiring] = set()
         self.clients: set[ClientConnection] = set()
         self.draining = False
         self.now = loop.time
@@ -90,19 +100,21 @@ class DataPlane:
         self._empty = asyncio.Event()
         self._next_sweep = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._build_duties()
+        self._prepare_groups()
         self._gather_members()
         self._tick()
 
     async def listen(self, listener: socket.socket) -> None:
         """Serve on `listener`, a bound TCP socket."""
-        server = await self.loop.create_server(lambda: ClientConnection(self), sock=listener, backlog=4096)
+        server = await self.loop.create_server(
+            lambda: ClientConnection(self).protocol(), sock=listener, backlog=4096
+        )
         self._servers.append(server)
 
     def apply(self, routes: Routes) -> None:
         """Use `routes` for every request that begins from now on."""
         self.routes = routes
-        self._build_duties()
+        self._prepare_groups()
         self._gather_members()
         self._let_go()
 
@@ -154,10 +166,12 @@ class DataPlane:
         """The instance of `backend`, which has several, that takes a request now; None when none can."""
         return self._members[backend.name].choose(safe=safe, counts=counts, tried=tried)
 
-    def _build_duties(self) -> None:
-        self.gateway.believe(self.routes.issuers)
-        built = {name: build(group, self) for name, group in self.routes.groups.items()}
+    def _prepare_groups(self) -> None:
+        routes = self.routes
+        self.gateway.believe(routes.issuers)
+        built = {name: build(group, self) for name, group in routes.groups.items()}
         self.duties = {name: duties for name, duties in built.items() if duties}
+        self.choices = {name: choices_of(group, routes.default) for name, group in routes.groups.items()}
         self.rest_duties = build(self.routes.rest, self) if self.routes.rest is not None else ()
 
     def comparison_recorder(self) -> ComparisonRecorder:
@@ -189,6 +203,8 @@ class DataPlane:
         """The breaker's epoch when a request may be sent to `backend`, to be given back; else None."""
         breaker = self.breaker(backend)
         before = breaker.state
+        if before is BreakerState.CLOSED:
+            return breaker.epoch
         permitted = breaker.permit(self.now())
         if breaker.state is not before:
             self._tell_breaker(backend.name)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from strangler_proxy.headers import Peer, RequestHead, read_request, value_of
+from strangler_proxy.headers import Origin, RequestHead, read_request, value_of
 from strangler_proxy.identity import cookie_value
 from strangler_proxy.table import Group, Routes, StickyKind
 
@@ -73,8 +73,8 @@ class Client(Protocol):
 
     write_blocked: bool
 
-    def peer(self, routes: Routes) -> Peer:
-        """Who is at the other end."""
+    def origin(self, routes: Routes, head: RequestHead) -> Origin:
+        """Who is at the other end, as the backends are told."""
 
     def send(self, data: bytes) -> None:
         """Write to the client."""

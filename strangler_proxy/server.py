@@ -36,6 +36,7 @@ from strangler_proxy.metrics import exposition
 from strangler_proxy.outcomes import Totals
 from strangler_proxy.reload import RoutesFollower
 from strangler_proxy.routes import parse_with_places, read_content
+from strangler_proxy.speedups import VARIABLE, SpeedupsError, choose
 from strangler_proxy.table import Routes
 
 if TYPE_CHECKING:
@@ -86,6 +87,10 @@ def run(
     """
     if workers < 1:
         raise SettingError("workers", f"{workers} cannot serve", "ask for at least 1")
+    try:
+        choose()
+    except SpeedupsError as error:
+        raise SettingError(VARIABLE, error.fault, error.remedy) from error
     content = read_content(routes)
     loaded, places = parse_with_places(content, str(routes))
     faults = machine_faults(loaded, places)
@@ -323,6 +328,7 @@ class Parent:
         return json_reply(
             {
                 "version": routes.version,
+                "compiled": all(slot.compiled for slot in self._fleet.slots),
                 "routes_file": str(self._follower.path),
                 "error": refused.as_json() if refused is not None else None,
                 "workers": self._workers(),

@@ -13,7 +13,7 @@ request is a task except opening a connection. What keeps one user's bytes out o
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -61,8 +61,9 @@ class Exchange(Protocol):
         """The backend does not (or does again) take in the request as fast as it comes."""
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to a backend, serving one exchange at a time."""
+class UpstreamConnection:
+    """One connection to a backend, serving one exchange at a time. An `asyncio.Protocol` by its methods: a
+    compiled class has no base that is not compiled, and loops ask for methods only."""
 
     __slots__ = (
         "_close_after",
@@ -483,9 +484,11 @@ class Pool:
         failure = Failure.REFUSED
         try:
             async with asyncio.timeout(self.backend.timeouts.connect):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self), self.backend.host, self.backend.port
+                made = UpstreamConnection(self)
+                await self._loop.create_connection(
+                    lambda: cast("asyncio.Protocol", made), self.backend.host, self.backend.port
                 )
+            connection = made
         except TimeoutError:
             failure = Failure.TIMEOUT
         except (OSError, UnicodeError):  # refused, unreachable, no such host or none can be, no descriptors

@@ -1,10 +1,8 @@
 """A worker process: the data path, and a link to the parent.
 
-    python -m strangler_proxy.worker LINK_FD LISTEN_FD RATES_FD
-
-All descriptors are inherited; the last is the table of rate limits (`gateway/rate_table.py`). The listening
-socket belongs to the parent, which keeps it open: connections that arrive while a killed worker is being
-replaced wait in its queue and are served by the next one.
+It begins in `start.py`. All descriptors are inherited; the last is the table of rate limits
+(`gateway/rate_table.py`). The listening socket belongs to the parent, which keeps it open: connections that
+arrive while a killed worker is being replaced wait in its queue and are served by the next one.
 
 Outcomes are sent at most 15 ms after the first one, a failure at once (within 2 ms when failures come thick
 and fast), so that whoever decides about a rollback sees it before the next user meets it.
@@ -15,7 +13,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +56,10 @@ class FlushTimes:
 class Worker:
     """Wires the data plane to the link."""
 
-    def __init__(self, *, link_socket: socket.socket, listener: socket.socket, rates: int) -> None:
+    def __init__(
+        self, *, link_socket: socket.socket, listener: socket.socket, rates: int, compiled: bool
+    ) -> None:
+        self._compiled = compiled
         self._rates = RateTable(rates)
         self._link_socket = link_socket
         self._listener = listener
@@ -154,7 +154,10 @@ class Worker:
 
     def _acknowledge(self) -> None:
         assert self._plane is not None
-        self._link.send({"t": "applied", "version": self._plane.routes.version, "at_ns": time.time_ns()})
+        version = self._plane.routes.version
+        self._link.send(
+            {"t": "applied", "version": version, "at_ns": time.time_ns(), "compiled": self._compiled}
+        )
 
     def _report_members(self) -> None:
         assert self._plane is not None
@@ -169,6 +172,8 @@ class Worker:
         structlog.get_logger().warning("breaker changed", backend=backend, state=state.value)
 
     def _on_outcome(self, urgent: bool) -> None:  # a callback's single argument
+        if self._flush_timer is not None and not urgent:
+            return  # it was set earlier, for at most as far ahead
         due = self._times.due(self._loop.time(), urgent=urgent)
         if self._flush_timer is not None:
             if self._flush_at <= due:
@@ -199,27 +204,21 @@ class Worker:
             self._link.send({"t": "comparisons", **comparisons})
 
 
-async def _main(link_fd: int, listen_fd: int, rates_fd: int) -> int:
+async def _serve(link_fd: int, listen_fd: int, rates_fd: int, *, compiled: bool) -> int:
     link_socket, listener = socket.socket(fileno=link_fd), socket.socket(fileno=listen_fd)
-    worker = Worker(link_socket=link_socket, listener=listener, rates=rates_fd)
+    worker = Worker(link_socket=link_socket, listener=listener, rates=rates_fd, compiled=compiled)
     return await worker.run()
 
 
-def main() -> None:
-    """Entry of the worker process."""
+def run(link_fd: int, listen_fd: int, rates_fd: int, *, compiled: bool) -> int:
+    """Serve until SIGTERM or the parent's end; the exit code. `compiled`: so is the data path."""
     configure("proxy")
-    link_fd, listen_fd, rates_fd = (int(argument) for argument in sys.argv[1:4])
     structlog.contextvars.bind_contextvars(pid=os.getpid())
-    # What is loaded now lives as long as the process. A request makes some forty containers and no cycle,
+    # What is loaded now lives as long as the process. A request makes some twenty containers and no cycle,
     # so the collector's default of looking after every 700 allocations would find nothing, hundreds of
     # times a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_main(link_fd, listen_fd, rates_fd))
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
+        return runner.run(_serve(link_fd, listen_fd, rates_fd, compiled=compiled))

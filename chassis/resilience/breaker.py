@@ -14,8 +14,7 @@ moment and give it back, so that an old call neither closes the breaker nor uses
 Time is in seconds of any monotonic clock and is always an argument.
 """
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -47,8 +46,8 @@ class Breaker:
     state: BreakerState = BreakerState.CLOSED
     epoch: int = 0  # counts the changes of state
     _consecutive: int = 0
-    _recent: deque[bool] = field(default_factory=deque)
-    _failures: int = 0
+    _recent: int = 0  # one bit an outcome, the last one lowest; set: it failed
+    _outcomes: int = 0  # how many of them there are, up to a full window
     _pause: float = 0.0
     _open_until: float = 0.0
     _probing: int = 0
@@ -110,13 +109,15 @@ class Breaker:
         return max(0.0, self._open_until - now) if self.state is BreakerState.OPEN else 0.0
 
     def _count(self, *, ok: bool, now: float) -> None:
+        window = self.policy.window
+        self._outcomes = min(self._outcomes + 1, window)
+        if ok and not self._recent:  # nearly always: nothing to forget, and nothing to open for
+            self._consecutive = 0
+            return
         self._consecutive = 0 if ok else self._consecutive + 1
-        self._recent.append(ok)
-        self._failures += not ok
-        if len(self._recent) > self.policy.window:
-            self._failures -= not self._recent.popleft()
-        full = len(self._recent) >= self.policy.window
-        too_many = full and self._failures >= self.policy.rate * self.policy.window
+        self._recent = (self._recent << 1 | (not ok)) & (1 << window) - 1
+        full = self._outcomes >= window
+        too_many = full and self._recent.bit_count() >= self.policy.rate * window
         if self._consecutive >= self.policy.consecutive or too_many:
             self._open(now)
 
@@ -134,8 +135,8 @@ class Breaker:
     def _close(self) -> None:
         self._become(BreakerState.CLOSED)
         self._consecutive = 0
-        self._recent.clear()
-        self._failures = 0
+        self._recent = 0
+        self._outcomes = 0
         self._pause = 0.0
         self._probing = 0
         self._good_probes = 0

@@ -209,12 +209,12 @@ def test_a_fault_in_one_deadline_does_not_stop_the_others() -> None:
                 deadline = 0.0
 
                 def expired(self, _now: float) -> None:
-                    it.plane.active.discard(self)  # type: ignore[arg-type]  # stands for a bug of ours
+                    it.plane.active.discard(self)
                     raise RuntimeError("a fault of ours")
 
             reported: list[str] = []
             it.plane.loop.set_exception_handler(lambda _loop, context: reported.append(str(context)))
-            it.plane.active.add(Broken())  # type: ignore[arg-type]  # as above
+            it.plane.active.add(Broken())
             await until(lambda: bool(reported))
             assert (await it.get("/api/x")).body == b"monolith"
 
@@ -238,7 +238,7 @@ def test_admin_subscriber_that_does_not_read_is_cut_off(monkeypatch: pytest.Monk
             return admin.LineStream(lines())
 
         served: list[asyncio.StreamWriter] = []
-        port = admin.AdminServer({("GET", "/stream"): stream})
+        port = admin.AdminServer({("GET", "/stream"): stream}, admin.Guard(b"", loopback=True))
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             served.append(writer)
@@ -246,7 +246,7 @@ def test_admin_subscriber_that_does_not_read_is_cut_off(monkeypatch: pytest.Monk
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         _reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # a ReadTransport in fact
         await asyncio.wait_for(ended.wait(), 5)
         await until(lambda: served[0].transport.get_write_buffer_size() == 0)  # what it did not take is freed

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import httptools
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strangler_proxy.headers import (
@@ -226,7 +226,7 @@ def mutated(data: bytes, cuts: list[tuple[int, int, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(method=METHODS, target=TARGETS, headers=HEADERS, cuts=CUTS)
 def test_a_recognised_request_means_the_same_to_llhttp(
     method: bytes, target: bytes, headers: list[bytes], cuts: list[tuple[int, int, bytes]]
@@ -236,7 +236,7 @@ def test_a_recognised_request_means_the_same_to_llhttp(
     check_request(mutated(head, cuts))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     status=st.sampled_from(
         [b"200 OK", b"204 No Content", b"304 Not Modified", b"100 Continue", b"500 ", b"599 x"]
@@ -257,7 +257,7 @@ def test_a_recognised_answer_means_the_same_to_llhttp(
 
 @pytest.mark.parametrize("data", [FIREFOX, CURL, SERVICE])
 @given(cuts=CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_everyday_requests_are_recognised_and_their_mutations_mean_the_same(
     data: bytes, cuts: list[tuple[int, int, bytes]]
 ) -> None:
@@ -267,7 +267,7 @@ def test_everyday_requests_are_recognised_and_their_mutations_mean_the_same(
 
 @pytest.mark.parametrize("data", [UVICORN, NGINX])
 @given(cuts=CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_everyday_answers_are_recognised_and_their_mutations_mean_the_same(
     data: bytes, cuts: list[tuple[int, int, bytes]]
 ) -> None:

@@ -1,0 +1,24 @@
+"""Where a worker process begins: choose how the data path runs, then run it.
+
+    python -m strangler_proxy.start LINK_FD LISTEN_FD RATES_FD
+
+Compiled or not must be known before the first of its modules is imported (`speedups.py`), hence this file and
+the import inside.
+"""
+
+import sys
+
+from strangler_proxy.speedups import activate
+
+
+def main() -> None:
+    """Entry of the worker process."""
+    compiled = activate()
+    from strangler_proxy import worker  # noqa: PLC0415  # imports the modules that were chosen just now
+
+    link_fd, listen_fd, rates_fd = (int(argument) for argument in sys.argv[1:4])
+    sys.exit(worker.run(link_fd, listen_fd, rates_fd, compiled=compiled))
+
+
+if __name__ == "__main__":
+    main()
