@@ -12,7 +12,8 @@
 `--quick` takes less than a minute and is for work in progress: one round, one second each, 1 KB at 32 connections,
 ours beside nginx and Envoy, memory scaled down. The whole run takes about ten minutes and wants the machine for
 itself. `--only` narrows the contenders (the start of a name is enough, ours always runs). `--output` writes
-the JSON, and a picture with the same name beside it when there was load.
+the JSON, and a picture with the same name beside it when there was load. The callgrind profile of our worker is left in
+`var/bench/callgrind.out`: `callgrind_annotate var/bench/callgrind.out` says where its instructions go.
 
 Exit codes: 0 measured (goals may be missed, the table says which) · 1 measured, but the result is not to be trusted ·
 2 wrong usage · 6 something needed is missing or does not work.
@@ -32,6 +33,7 @@ from typing import Any
 
 from benchmarks.proxy import instructions, memory
 from benchmarks.proxy.contenders import Site, contender, versions
+from benchmarks.proxy.corpus import GROUPS
 from benchmarks.proxy.figures import AIOHTTP, CONTENDERS, ENVOY, HAPROXY, NGINX, NODE, OURS, Body, Setup
 from benchmarks.proxy.goals import Memory
 from benchmarks.proxy.instructions import Instructions
@@ -52,7 +54,7 @@ class Extent:
     memory_of: Sequence[str]
     idle: int
     stream_mb: int
-    counted: Sequence[str]
+    counted: Sequence[tuple[str, int]]  # and with how many groups
     count: int
 
 
@@ -72,7 +74,7 @@ def _extent(*, quick: bool, only: Sequence[str]) -> Extent:
             memory_of=[OURS],
             idle=2_000,
             stream_mb=256,
-            counted=[OURS],
+            counted=[(OURS, 1), *((name, 1) for name in among(HAPROXY, NGINX, ENVOY, AIOHTTP, NODE) if only)],
             count=640,
         )
     return Extent(
@@ -82,8 +84,12 @@ def _extent(*, quick: bool, only: Sequence[str]) -> Extent:
         memory_of=among(OURS, NGINX, ENVOY),
         idle=10_000,
         stream_mb=1_000,
-        counted=among(OURS, NGINX, HAPROXY, ENVOY, AIOHTTP, NODE),
-        count=3_200,
+        counted=[
+            (OURS, 1),
+            (OURS, GROUPS),
+            *((name, 1) for name in among(NGINX, HAPROXY, ENVOY, AIOHTTP, NODE)),
+        ],
+        count=1_920,
     )
 
 
@@ -113,13 +119,19 @@ def _instructions(extent: Extent, directory: Path, cores: Cores) -> tuple[list[I
     found, unavailable = [], {}
     hardware = instructions.hardware_counts()
     with site(directory, cores.others) as (here, _):
-        for name in extent.counted:
-            sys.stderr.write(f"  instructions: {name}\n")
-            keep = _PROFILE if name == OURS and not hardware else None
+        for name, groups in extent.counted:
+            sys.stderr.write(f"  instructions: {name}, {groups} group{'s' if groups > 1 else ''}\n")
+            keep = _PROFILE if (name, groups) == (OURS, 1) and not hardware else None
             try:
                 found.append(
                     instructions.measure(
-                        name, here, cores=cores, count=extent.count, hardware=hardware, keep=keep
+                        name,
+                        here,
+                        groups=groups,
+                        cores=cores,
+                        count=extent.count,
+                        hardware=hardware,
+                        keep=keep,
                     )
                 )
             except (BenchmarkError, OSError) as error:

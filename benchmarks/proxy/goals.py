@@ -7,7 +7,7 @@ each request, which does not depend on who waited, and says when a peer was not 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.proxy.figures import ENVOY, NGINX, NODE, OURS, Body, Round, Setup, medians, ratio
 
@@ -42,6 +42,38 @@ class Memory:
     upload_above_mb: float
     download_above_mb: float
     slow_download_above_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Two workers beside one, all cores open to everybody: requests/s and processor time for each request. With
+    cores to spare for load and upstream, `rate` would approach 2 as long as `cpu` stays near 1."""
+
+    contender: str
+    rate: float
+    cpu: float
+
+
+def scaling(rounds: Sequence[Round]) -> list[Scaling]:
+    """For whoever ran with one and with two workers."""
+    found = []
+    free = [each for each in rounds if not each.setup.pinned]
+    for contender, setup in dict.fromkeys(
+        (each.contender, each.setup) for each in free if each.setup.workers == 2
+    ):
+        one = replace(setup, workers=1)
+        by_field = {
+            field: ratio(_of(free, contender, setup, field), _of(free, contender, one, field))
+            for field in ("requests_per_second", "cpu_us")
+        }
+        found.append(
+            Scaling(
+                contender=contender,
+                rate=round(by_field["requests_per_second"], 3),
+                cpu=round(by_field["cpu_us"], 3),
+            )
+        )
+    return found
 
 
 def verdicts(rounds: Sequence[Round], memory: Sequence[Memory]) -> list[Verdict]:

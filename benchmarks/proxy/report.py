@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.proxy.figures import NGINX, NOISE, Round, medians
-from benchmarks.proxy.goals import BODIES, Memory, Verdict, verdicts
+from benchmarks.proxy.goals import BODIES, Memory, Verdict, scaling, verdicts
 from benchmarks.proxy.instructions import Instructions
 
 _METHOD = (
@@ -55,6 +55,7 @@ class Result:
             "bodies": {str(body): text for body, text in BODIES.items()},
             "goals": [asdict(verdict) for verdict in self.goals()],
             "faults": self.faults(),
+            "scaling": [asdict(each) for each in scaling(self.rounds)],
             "medians": [_flat(each, "setup") for each in medians(self.rounds)],
             "memory": [asdict(each) for each in self.memory],
             "instructions": [asdict(each) for each in self.instructions],
@@ -71,6 +72,10 @@ def _flat(value: Any, key: str) -> dict[str, Any]:
     """A row: the setup's fields beside the figures, and the body by its name."""
     row = asdict(value)
     return row | {name: str(part) if name == "body" else part for name, part in row.pop(key).items()}
+
+
+def _named(each: Instructions) -> str:
+    return each.contender + (f", {each.groups} groups" if each.groups > 1 else "")
 
 
 def table(result: Result) -> str:
@@ -98,10 +103,14 @@ def table(result: Result) -> str:
     if result.instructions:
         lines += ["", "Instructions for each request, user space"]
     lines += [
-        f"  {each.contender:24} {each.worker:10,}   (with all its processes {each.all:,})   by {each.by}"
+        f"  {_named(each):36} {each.worker:10,}   (with all its processes {each.all:,})   by {each.by}"
         for each in result.instructions
     ]
     lines += [f"  {name:24} not available: {reason}" for name, reason in result.unavailable.items()]
+    lines += [
+        f"  {each.contender:24} two workers beside one: {each.rate:.2f} x requests/s, {each.cpu:.2f} x processor time"
+        for each in scaling(result.rounds)
+    ]
     lines += ["", "Goals"]
     lines += [
         f"  {'met ' if each.met else 'NOT '} {each.value:8.2f}  of {each.bound:<6g} {each.goal}"

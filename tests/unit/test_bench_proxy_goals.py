@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.proxy.corpus import GROUPS, SECRET, requests
 from benchmarks.proxy.figures import ENVOY, NGINX, NODE, OURS, Body, Round, Setup, medians, ratio
-from benchmarks.proxy.goals import Memory, Verdict, verdicts
+from benchmarks.proxy.goals import Memory, Verdict, scaling, verdicts
 from benchmarks.proxy.report import Result, table
 from strangler_proxy.identity import USER_COOKIE, CookieSigner, cookie_value
 
@@ -75,6 +75,18 @@ def test_many_groups_may_cost_five_percent_more_processor_time(cost: float, met:
     many = Setup(groups=GROUPS)
     rounds = [a_round(OURS, 1_000, cpu_us=100.0), a_round(OURS, 1_000, setup=many, cpu_us=cost)]
     assert goal(verdicts(rounds, []), "500 groups").met is met
+
+
+def test_scaling_compares_two_workers_with_one_of_the_same_contender() -> None:
+    one, two = (Setup(workers=workers, pinned=False) for workers in (1, 2))
+    rounds = [
+        a_round(OURS, 1_000, setup=one, cpu_us=50.0),
+        a_round(OURS, 1_700, setup=two, cpu_us=55.0),
+        a_round(OURS, 900),  # pinned: not part of it
+        a_round(NGINX, 9_000, setup=one),
+    ]
+    (found,) = scaling(rounds)
+    assert (found.contender, found.rate, found.cpu) == (OURS, 1.7, 1.1)
 
 
 def test_goals_without_measurements_are_not_there() -> None:
