@@ -178,7 +178,9 @@ def _settled(pair: "_Pair", control: Recorded, candidate: Recorded, again: Recor
     opaque = [item for item in own if item.what in (What.STATUS, What.BODY)]
     if opaque:
         return Comparison(Verdict.NOT_COMPARED, own, f"the control's {opaque[0].path} differs from itself")
-    mask = mask_of(item for item in own if item.path.startswith("$"))
+    inside = [item for item in own if item.path.startswith("$")]
+    bodies = [parse(decoded(answer)) for answer in (control, again)] if inside else []
+    mask = mask_of(inside, bodies, root=pair.rules.root)
     if len(mask) > _MOST_NOISY:
         return Comparison(Verdict.NOT_COMPARED, own, "the control differs from itself in too many places")
     unsteady = frozenset(item.path for item in own if item.path.startswith("header:"))

@@ -22,11 +22,12 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, NoReturn
 
-from strangler_proxy.compare_rules import ListRule, Node, Order
+from strangler_proxy.compare_rules import NOTHING, ListRule, Node, Order
 from strangler_proxy.compare_values import Alike, alike, canonical, plausible, type_name, urls
 
 MOST_DIFFERENCES = 100
 _DEEPEST = 64
+_MOST_PEERS = 500  # values that what is plausible at a noisy path is judged by
 _ENVELOPE = frozenset({"$.next", "$.previous"})  # URLs of neighbouring pages; their host is who was asked
 
 
@@ -80,10 +81,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Where the control differs from itself, by path: in value (with samples of both), in order, in what is
-    there at all."""
+    """Where the control differs from itself, by path: in value (with what it said there, in both answers and
+    all elements), in order, in what is there at all."""
 
-    values: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    values: Mapping[str, Sequence[object]] = field(default_factory=dict)
     orders: frozenset[str] = frozenset()
     shapes: frozenset[str] = frozenset()
 
@@ -94,26 +95,66 @@ class Mask:
 NO_MASK = Mask()
 
 
-def mask_of(differences: Iterable[Difference]) -> Mask:
-    """What is noise for one request: the places where the control's two answers to it differ."""
-    values: dict[str, tuple[object, object]] = {}
+class UncomparableError(Exception):
+    """The bodies cannot be compared within the bounds; the message is the reason, in a word or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A place: its path, its own name, what is declared for it, its depth."""
+
+    path: str
+    place: str
+    node: Node
+    depth: int
+
+    def key(self, key: str) -> "_At":
+        name, node = self.node.child(key)
+        return _At(f"{self.path}.{name}", f"{self.place}.{key}", node, self.depth + 1)
+
+    def item(self, label: object) -> "_At":
+        _, node = self.node.child("[]")
+        return _At(f"{self.path}[]", f"{self.place}[{label}]", node, self.depth + 1)
+
+
+def mask_of(
+    differences: Iterable[Difference], bodies: Iterable[object] = (), *, root: Node = NOTHING
+) -> Mask:
+    """What is noise for one request: the places where the control's two answers to it differ. `bodies` are those
+    answers, for what is plausible there."""
+    values: dict[str, list[object]] = {}
     orders: set[str] = set()
     shapes: set[str] = set()
     for item in differences:
         match item.what:
             case What.VALUE | What.NOTATION | What.TYPE:
-                values.setdefault(item.path, (item.control, item.candidate))
+                values.setdefault(item.path, []).extend((item.control, item.candidate))
             case What.ORDER:
                 orders.add(item.path)
             case What.MISSING | What.EXTRA | What.LENGTH:
                 shapes.add(item.path)
             case _:
                 pass  # status, headers and opaque bodies are masked by who compares those
+    if values:
+        for body in bodies:
+            _gather(body, _At("$", "$", root, 0), values)
     return Mask(values, frozenset(orders), frozenset(shapes))
 
 
-class UncomparableError(Exception):
-    """The bodies cannot be compared within the bounds; the message is the reason, in a word or two."""
+def _gather(value: object, at: _At, into: Mapping[str, list[object]]) -> None:
+    """Add the values that stand at the paths of `into`, a bounded number of each."""
+    found = into.get(at.path)
+    if found is not None:
+        if len(found) < _MOST_PEERS:
+            found.append(value)
+    elif at.depth > _DEEPEST:
+        raise UncomparableError("too deep")
+    elif isinstance(value, dict):
+        for key, below in value.items():
+            _gather(below, at.key(key), into)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _gather(item, at.item(index), into)
 
 
 def parse(body: bytes) -> Any:
@@ -146,24 +187,6 @@ def differences(
     return tuple(walk.found[:MOST_DIFFERENCES])
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
-    """A place: its path, its own name, what is declared for it, its depth."""
-
-    path: str
-    place: str
-    node: Node
-    depth: int
-
-    def key(self, key: str) -> "_At":
-        name, node = self.node.child(key)
-        return _At(f"{self.path}.{name}", f"{self.place}.{key}", node, self.depth + 1)
-
-    def item(self, label: object) -> "_At":
-        _, node = self.node.child("[]")
-        return _At(f"{self.path}[]", f"{self.place}[{label}]", node, self.depth + 1)
-
-
 class _Walk:
     """Two values, walked together; `found` are the differences."""
 
@@ -190,11 +213,13 @@ class _Walk:
         else:
             self._scalars(left, right, at)
 
-    def _noisy(self, left: object, right: object, at: _At, samples: tuple[object, object]) -> None:
-        why = plausible(right, *samples)
+    def _noisy(self, left: object, right: object, at: _At, peers: Sequence[object]) -> None:
+        if type_name(left) == type_name(right) and left == right:
+            return
+        why = plausible(right, peers)
         if why:
             self._add(at, What.FORM, left, right, note=why)
-        elif left != right:
+        else:
             self._add(at, What.VALUE, left, right, Weight.NOISE)
 
     def _scalars(self, left: object, right: object, at: _At) -> None:
@@ -242,7 +267,8 @@ class _Walk:
             attempt.pair(one, other, at.item(index))
         if len(left) == len(right) and any(item.weight is Weight.REAL for item in attempt.found):
             pairs, missing, extra = self._match(left, right, at)
-            if not missing and not extra:
+            moved = any(one != other for one, other in pairs)
+            if moved and not missing and not extra:
                 self._order(left, right, at, pairs)
                 for one, other in pairs:
                     self.pair(left[one], right[other], at.item(one))

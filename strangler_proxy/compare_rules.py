@@ -92,10 +92,10 @@ class Node:
         if node is not None:
             return key, node
         node = self.below.get("*")
-        return ("*", node) if node is not None else (key, _NOTHING)
+        return ("*", node) if node is not None else (key, NOTHING)
 
 
-_NOTHING = Node()
+NOTHING = Node()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ tenth and `1.0`, `1`, `"1.00"` and `1E+0` are one value in four notations. Texts
 offset are compared as instants; a date-time without one is a text, because nobody can say which moment it is.
 
 `plausible` is the weaker question for places where the control differs from itself: is this value of the same
-kind and order as those two?
+kind and order as what it says there?
 """
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from enum import Enum
@@ -152,15 +153,15 @@ def _canonical_url(text: str) -> str:
     return f"u{parts.path}?{_query(parts.query)}#{parts.fragment}"
 
 
-def plausible(value: object, first: object, second: object) -> str:
-    """Why `value` is no likely third where the control said `first` and then `second`; empty when it is."""
-    if type_name(value) not in (type_name(first), type_name(second)):
-        return f"{type_name(value)} where the control says {type_name(first)}"
-    peers = [peer for peer in (first, second) if type_name(peer) == type_name(value)]
+def plausible(value: object, peers: Sequence[object]) -> str:
+    """Why `value` is unlikely where the control says `peers`; empty when it may well be another one of them."""
+    if type_name(value) not in map(type_name, peers):
+        return f"{type_name(value)} where the control says {type_name(peers[0])}"
+    alike_peers = [peer for peer in peers if type_name(peer) == type_name(value)]
     if isinstance(value, Decimal):
-        return _plausible_number(value, [peer for peer in peers if isinstance(peer, Decimal)])
+        return _plausible_number(value, [peer for peer in alike_peers if isinstance(peer, Decimal)])
     if isinstance(value, str):
-        return _plausible_text(value, [peer for peer in peers if isinstance(peer, str)])
+        return _plausible_text(value, [peer for peer in alike_peers if isinstance(peer, str)])
     return ""
 
 

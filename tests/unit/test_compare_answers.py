@@ -345,3 +345,25 @@ def test_validation_may_be_one_class() -> None:
     assert (
         compare(left, answer({}, status=404), rules=rules(validation_by_class=True)).verdict is Verdict.REAL
     )
+
+
+def test_what_is_plausible_is_judged_by_all_that_the_control_says_there() -> None:
+    """Rows that moved, because a price changed: the value of another row is no fault of form."""
+
+    def rows(*order: int) -> list[dict[str, object]]:
+        known = {
+            1: {"at": "2025-01-01T00:00:00Z", "n": 1, "name": "one"},
+            2: {"at": "2026-03-28T10:00:00Z", "n": 5, "name": "two words"},
+            3: {"at": "2020-03-28T10:00:00Z", "n": 900, "name": "three"},
+        }
+        return [known[number] for number in order]
+
+    changed = [rows(1)[0], rows(2)[0] | {"at": "2026-03-28T10:00:09Z", "n": 6}, rows(3)[0]]
+    later = [
+        rows(1)[0],
+        rows(3)[0],
+        rows(2)[0] | {"at": "2026-03-28T10:00:19Z", "n": 950, "name": "two words"},
+    ]
+    result = settle(rows(1, 2, 3), changed, later)
+    assert result.verdict is Verdict.NOISE, result.differences
+    assert settle(rows(1, 2, 3), [{}, *changed[1:]], later).verdict is Verdict.REAL
