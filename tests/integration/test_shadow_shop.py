@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg import sql
 
 from cdc.pipeline import StreamConfig
 from cdc.prepare import prepare
@@ -145,9 +146,13 @@ def settled(admin: str, asked: int) -> Any:
 
 
 @contextmanager
-def catalogue(shop: Shop, fault: str = "") -> Iterator[Server]:
+def catalogue(shop: Shop, fault: str = "", shadow: str = "") -> Iterator[Server]:
     application = FAULTY if fault else CATALOG
-    environment = {**shop.databases.catalog_environment, "CATALOG_FAULT": fault}
+    environment = {
+        **shop.databases.catalog_environment,
+        "CATALOG_FAULT": fault,
+        "CATALOG_SHADOW_DATABASE_URL": shadow,
+    }
     with serve("service", application, environment, shop.directory / f"service-{fault}.log") as service:
         yield service
 
@@ -214,17 +219,38 @@ def test_a_fault_of_the_service_is_named(shop: Shop) -> None:
     assert found["verdicts"]["real"] > 5
 
 
-def test_a_get_that_writes_is_refused_in_shadow_and_told(shop: Shop) -> None:
+@contextmanager
+def reader(dsn: str) -> Iterator[str]:
+    """The DSN of a role that was granted SELECT alone."""
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        name = f"reader_{owner.info.dbname}"
+        role = sql.Identifier(name)
+        owner.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'reader'").format(role))
+        try:
+            owner.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+            yield psycopg.conninfo.make_conninfo(dsn, user=name, password="reader")
+        finally:
+            owner.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            owner.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+@pytest.mark.parametrize("own_role", [False, True])
+def test_a_get_that_writes_is_refused_in_shadow_and_told(shop: Shop, own_role: bool) -> None:
     with psycopg.connect(shop.databases.target_dsn) as connection:
+        connection.execute("DROP TABLE IF EXISTS visit")
         connection.execute("CREATE TABLE visit (slug text)")
     details = tuple(path for path in shop.targets if path.count("/") == 4 and "nothing" not in path)
-    with catalogue(shop, "writes") as service:
+    with ExitStack() as stack:
+        role = stack.enter_context(reader(shop.databases.target_dsn)) if own_role else ""
+        service = stack.enter_context(catalogue(shop, "writes", role))
         with compared(shop, service, percent=0, patience=1500) as (url, admin):
             found = settled(admin, browse(url, details))
         assert found["candidate_errors"] == {"wrote in shadow": found["verdicts"]["candidate_error"]}, found
         assert found["verdicts"]["candidate_error"] > 5
         assert found["verdicts"]["equal"] == 0
         assert count(shop.databases.target_dsn, "visit") == 0
+        if own_role:
+            return
         # The same code may write for a real user: nothing but the marker makes the difference.
         with compared(shop, service, percent=100, patience=1500) as (url, admin):
             found = settled(admin, browse(url, details))
