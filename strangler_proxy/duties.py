@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from strangler_proxy.decide import Decision
 from strangler_proxy.headers import Origin, ResponseHead
-from strangler_proxy.request import Request
+from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
 
 if TYPE_CHECKING:
@@ -79,9 +79,12 @@ class Outgoing:
 class Call:
     """One request, as its duties see it. `answered_by` is the backend whose answer is passed on (the default
     backend's after a fallback); `subject` whom a verified token names; `notes` is for duties to keep what
-    belongs to this request, by duty."""
+    belongs to this request, by duty. `client` is the client's connection, `issue` the anonymous id that it is about
+    to be given, or empty."""
 
     plane: DataPlane
+    client: Client
+    issue: bytes
     routes: Routes
     group: Group
     request: Request
@@ -191,4 +194,4 @@ def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
 
 def asks_gateway(group: Group) -> bool:
     """Does `group` ask for anything that `strangler_proxy/gateway` does?"""
-    return bool(group.rates or group.auth or group.transforms or group.cache)
+    return bool(group.rates or group.auth or group.transforms or group.cache or group.aggregate)

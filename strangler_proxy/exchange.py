@@ -91,6 +91,7 @@ class Exchange(Reporting):
         "_tries",
         "_upstream_blocked",
         "deadline",
+        "limit",
         "request_complete",
     )
 
@@ -127,6 +128,9 @@ class Exchange(Reporting):
         self._duties: Attendance | None = None
         self._origin: Origin
         self._timeouts: Timeouts
+        self.limit: float | None = (
+            None  # seconds that each attempt may take at most, whatever the routes allow
+        )
         self.deadline = 0.0
         self.request_complete = complete
 
@@ -373,6 +377,8 @@ class Exchange(Reporting):
         self._backend = self._routes.backends[decision.backend]
         call = Call(
             plane=self._plane,
+            client=self._client,
+            issue=self._issue,
             routes=self._routes,
             group=group,
             request=self._request,
@@ -433,6 +439,8 @@ class Exchange(Reporting):
                 self._rejected(plane.breaker_pause(backend))
                 return
         total = self._timeouts.total
+        if self.limit is not None and (total is None or self.limit < total):
+            total = self.limit
         self._total_deadline = plane.now() + total if total is not None else None
         self._acquire(new=False)
 

@@ -28,7 +28,7 @@ from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.gateway.state import GatewayState
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
-from strangler_proxy.request import Request
+from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
 from strangler_proxy.upstream import Pool
 
@@ -188,6 +188,13 @@ class DataPlane:
         if tokens is None or group.auth is None or group.auth.token is None:
             return b""
         return tokens.subject(request.headers, group.auth.token, time.time())
+
+    def exchange(self, client: Client, request: Request, *, limit: float) -> Exchange:
+        """A request on behalf of a client that is none of ours: to be started by who asks. Each attempt at it may
+        take `limit` seconds."""
+        exchange = Exchange(self, client, request, complete=True)
+        exchange.limit = limit
+        return exchange
 
     def pool(self, backend: Backend) -> Pool:
         """The connections to a backend, or to one instance of several."""

@@ -38,6 +38,7 @@ from chassis.problems import InvalidFileError, Problem
 from chassis.resilience.breaker import BreakerPolicy
 from chassis.yamlfile import Places, parse
 from strangler_proxy.gateway.rates import RateLimit
+from strangler_proxy.sections.aggregate import AggregateFile, aggregate_faults
 from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, token_faults
 from strangler_proxy.sections.cache import CacheFile
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
@@ -141,6 +142,7 @@ class _GroupFile(Strict):
     transform: TransformFile | None = None
     cache: CacheFile | None = None
     shadow: ShadowFile | None = None
+    aggregate: AggregateFile | None = None
 
 
 class _RoutesFile(Strict):
@@ -199,6 +201,7 @@ def parse_with_places(content: bytes, file: str) -> tuple[Routes, Places]:
     except ValidationError as error:
         problems.extend(places.problems_of(error))
     problems.extend(_references(data, places))
+    problems.extend(aggregate_faults(data.get("groups"), places))
     if parsed is None or problems:
         raise InvalidFileError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return _freeze(parsed, version_of(content)), places
@@ -287,6 +290,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             cache=item.cache.value() if item.cache is not None else None,
             transforms=item.transform.value() if item.transform is not None else None,
             shadow=item.shadow.value() if item.shadow is not None else None,
+            aggregate=item.aggregate.value() if item.aggregate is not None else None,
         )
     return Routes(
         version=version,

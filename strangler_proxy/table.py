@@ -19,6 +19,7 @@ from enum import Enum
 
 from chassis.resilience.breaker import BreakerPolicy
 from strangler_proxy.cluster.several import Address, Several
+from strangler_proxy.gateway.aggregate import Aggregate
 from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.gateway.rfc9111 import CachePolicy
@@ -130,6 +131,7 @@ class Group:
     transforms: Transforms | None = None
     shadow: Shadow | None = None
     cache: CachePolicy | None = None
+    aggregate: Aggregate | None = None
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from strangler_proxy.duties import Duty
+from strangler_proxy.gateway.aggregating import Aggregating
 from strangler_proxy.gateway.caching import Caching
 from strangler_proxy.gateway.limiting import Limiting
 from strangler_proxy.gateway.rates import Counted
@@ -25,6 +26,8 @@ def gateway_duties(group: Group, plane: DataPlane) -> Sequence[Duty]:
     if group.cache is not None:
         store = plane.gateway.store(group.name, group.cache)
         duties.append(Caching(group.cache, store=store, before=duties, emptied=plane.gateway.emptied))
+    if group.aggregate is not None:
+        duties.append(Aggregating(group.aggregate))
     return duties
 
 
