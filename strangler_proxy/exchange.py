@@ -423,21 +423,15 @@ class Exchange(Reporting):
 
     def _attempt(self, backend: Backend) -> None:
         plane = self._plane
-        self._backend = backend
         counts = self._decision is None or self._decision.evidence
-        self._tries = None
-        if backend.several is not None:
-            self._tries = Tries(plane, backend, safe=self._safe, counts=counts)
-            instance = self._tries.next()
-            if instance is None:
-                self._rejected(plane.breaker_pause(backend))
-                return
-            self._backend = instance
-        if counts:
-            self._permit = plane.breaker_permits(self._backend)
-            if self._permit is None:
-                self._rejected(plane.breaker_pause(backend))
-                return
+        tries = None if backend.several is None else Tries(plane, backend, safe=self._safe, counts=counts)
+        instance = backend if tries is None else tries.next()
+        self._tries, self._backend = tries, instance or backend
+        if counts and instance is not None:
+            self._permit = plane.breaker_permits(instance)
+        if instance is None or (counts and self._permit is None):
+            self._rejected(plane.breaker_pause(backend))
+            return
         total = self._timeouts.total
         if self.limit is not None and (total is None or self.limit < total):
             total = self.limit

@@ -24,6 +24,7 @@ from strangler_proxy.cluster.several import Address
 from strangler_proxy.decide import Choices, choices_of
 from strangler_proxy.downstream import ClientConnection
 from strangler_proxy.duties import Duty, build
+from strangler_proxy.exchange import Exchange
 from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.gateway.state import GatewayState
 from strangler_proxy.identity import CookieSigner

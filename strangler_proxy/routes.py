@@ -9,7 +9,7 @@
       NAME: {url | instances | discover, health?, timeouts?, limits?, breaker?}
     groups:
       NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
-             rate_limit?, auth?, transform?, cache?}
+             rate_limit?, auth?, transform?, cache?, shadow?, aggregate?}
     issuers: {NAME: {issuer, audience, algorithms, keys, leeway?}}    # whose tokens are believed
     rate_limit: [...]                 # for the whole site
     overrides: {header, cookie}       # testers; for every group that has none of its own

@@ -11,7 +11,7 @@ from workshop.layout import Ports
 
 
 def derive_routes(source: Path, target: Path, ports: Ports, *, expose: bool) -> Path:
-    """Write `source` to `target` with the backends at `ports` and every group at 0 %; comments stay.
+    """Write `source` to `target` with the backends at `ports` and every group that moves users at 0 %; comments stay.
 
     `expose` adds the header that tells who answered. Raises InvalidFileError when `source` is not legal.
     """
@@ -27,7 +27,8 @@ def derive_routes(source: Path, target: Path, ports: Ports, *, expose: bool) -> 
         if name in document["backends"]:
             document["backends"][name]["url"] = url
     for group in document.get("groups", {}).values():
-        group["percent"] = 0
+        if "backend" in group:  # the others move nothing
+            group["percent"] = 0
     if expose:
         document["expose"] = True
     text = StringIO()

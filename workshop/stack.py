@@ -161,7 +161,8 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     if config.expose_arm or config.ports != Ports():
         routes = derive_routes(config.routes, config.layout.routes, config.ports, expose=config.expose_arm)
     elif config.fresh and any(group.percent for group in groups.values()):
-        set_percent(routes, dict.fromkeys(groups, Decimal(0)))  # the data it spoke of are gone
+        moved = [name for name, group in groups.items() if group.percent]
+        set_percent(routes, dict.fromkeys(moved, Decimal(0)))  # the data it spoke of are gone
     stack = Stack(
         config=config,
         admin_dsn=admin_dsn,

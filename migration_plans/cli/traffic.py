@@ -12,6 +12,7 @@ from migration_plans.cli.session import confirm, json_option, show, yes_option
 from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin, ProxyUnreachableError
 from strangler_proxy.edit import set_percent
 from strangler_proxy.routes import load_routes
+from strangler_proxy.table import Group
 
 
 @click.command()
@@ -84,7 +85,7 @@ def traffic(*, changes: tuple[str, ...], routes: Path, proxy_admin: str, yes: bo
         "workers": workers,
     }
     lines = [
-        f"{name}: {group.percent} % of users to {group.backend}"
+        f"{name}: {_share(group, after.default)}"
         + (" (proxy not reachable: not known whether it runs)" if live is None else "")
         + (
             f" (but the proxy runs {live[name]} %)"
@@ -94,6 +95,12 @@ def traffic(*, changes: tuple[str, ...], routes: Path, proxy_admin: str, yes: bo
         for name, group in after.groups.items()
     ]
     show(body, "\n".join(lines) or f"{routes} has no groups", as_json=as_json)
+
+
+def _share(group: Group, default: str) -> str:
+    if group.backend == default:
+        return "moves nothing"
+    return f"{group.percent} % of users to {group.backend}"
 
 
 def _parse(change: str) -> tuple[str, Decimal]:

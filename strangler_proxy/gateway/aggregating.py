@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from strangler_proxy.duties import WAIT, Admission, Answer, Call, Duty, Refusal
 from strangler_proxy.gateway.aggregate import Aggregate, Part, PartAnswer, merge, target_of
-from strangler_proxy.headers import Peer, RawHeaders, read_request
+from strangler_proxy.headers import Origin, RawHeaders, RequestHead, read_request
 from strangler_proxy.identity import ANONYMOUS_COOKIE
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
@@ -138,9 +138,9 @@ class PartClient:
 
     # request.Client
 
-    def peer(self, routes: Routes) -> Peer:
+    def origin(self, routes: Routes, head: RequestHead) -> Origin:
         """Who asks is the client."""
-        return self._call.client.peer(routes)
+        return self._call.client.origin(routes, head)
 
     def send(self, data: bytes) -> None:
         """A piece of the answer."""

@@ -109,6 +109,11 @@ def test_everything_answers_and_the_urls_are_printed(running: tuple[Path, dict[s
     through_proxy = httpx.get(f"http://127.0.0.1:{ports['port']}/api/products/")
     assert through_proxy.status_code == 200
     assert through_proxy.json()["count"] > 0
+    dashboard = httpx.get(f"http://127.0.0.1:{ports['port']}/api/dashboard")
+    assert dashboard.status_code == 200
+    assert dashboard.json()["_errors"] == {}
+    assert dashboard.json()["products"]["count"] == through_proxy.json()["count"]
+    assert dashboard.json().keys() == {"products", "categories", "cart", "_errors"}
     for port in ("monolith-port", "catalog-port", "admin-port"):
         assert httpx.get(f"http://127.0.0.1:{ports[port]}/ready").status_code == 200
     status = httpx.get(f"http://127.0.0.1:{ports['admin-port']}/admin/status").json()

@@ -81,7 +81,7 @@ def test_the_routes_file_of_the_reference_is_legal() -> None:
     example = re.search(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     assert example is not None
     routes = parse_routes(example.group(1).encode(), "routes.md")
-    assert list(routes.groups) == ["catalog", "orders"]
+    assert list(routes.groups) == ["catalog", "orders", "dashboard"]
 
 
 def test_the_mapping_of_the_reference_is_legal() -> None:

@@ -110,6 +110,29 @@ FAULTS: dict[str, tuple[str, str, int, str, str]] = {
         "url: http://127.0.0.1:8101", "instances: [http://h]\n    health: {path: /, every: 5}",
         6, "backends.catalog.health.every", "50",
     ),
+    "an aggregate with a backend": (
+        "    sticky: user", "    aggregate: {parts: {a: {path: /x}}}",
+        9, "groups.catalog.backend", "leave backend out",
+    ),
+    "an aggregate below a path": (
+        "    sticky: user", "    aggregate: {parts: {a: {path: /x}}}",
+        12, "groups.catalog.paths.1", "has one path",
+    ),
+    "an aggregate of itself": (
+        "    sticky: user", "    aggregate: {parts: {a: {path: /api/products?x=1}}}",
+        15, "groups.catalog.aggregate.parts.a.path", "itself",
+    ),
+    "an aggregate of nothing": (
+        "    sticky: user", "    aggregate: {parts: {}}", 15, "groups.catalog.aggregate.parts", "at least 1",
+    ),
+    "a part without a slash": (
+        "    sticky: user", "    aggregate: {parts: {a: {path: x}}}",
+        15, "groups.catalog.aggregate.parts.a.path", "begins with /",
+    ),
+    "a part that shadows the errors": (
+        "    sticky: user", "    aggregate: {parts: {_errors: {path: /x}}}",
+        15, "groups.catalog.aggregate.parts._errors.[key]", "letter",
+    ),
     "instance that is no URL": (
         "url: http://127.0.0.1:8101", "instances: [http://h, h:80]", 5, "backends.catalog.instances.1", "http://",
     ),
