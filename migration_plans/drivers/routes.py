@@ -2,6 +2,7 @@
 strangler_proxy.routes' business.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from chassis.problems import InvalidFileError, Problem
+from strangler_proxy.cluster.discover import NoListError, one_url
 from strangler_proxy.edit import replace_refused, set_percent
 from strangler_proxy.routes import parse_routes, parse_with_places, version_of
 
@@ -62,10 +64,16 @@ class RoutesFile:
                     )
                 ]
             )  # fmt: skip
+        backend = routes.backends[group.backend]
+        try:
+            url = one_url(backend, base=self.path.parent, environment=os.environ)
+        except NoListError as error:
+            at = f"backends.{backend.name}.discover"
+            raise InvalidFileError([Problem(str(self.path), 0, 0, at, error.fault, error.remedy)]) from error
         self._known = RoutesFact(
             percent=group.percent,
             version=routes.version,
-            backend_url=routes.backends[group.backend].url,
+            backend_url=url,
             owner=group.owner,
             paths=group.paths,
         )

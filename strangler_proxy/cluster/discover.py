@@ -11,8 +11,9 @@ from pathlib import Path
 
 from chassis.problems import InvalidFileError
 from chassis.yamlfile import parse
-from strangler_proxy.cluster.several import Address, FromDns, FromEnvironment
+from strangler_proxy.cluster.several import Address, FromDns, FromEnvironment, FromFile
 from strangler_proxy.sections.fields import address_of, checked_url
+from strangler_proxy.table import Backend
 
 _RESOLVE_SECONDS = 5.0
 
@@ -74,6 +75,20 @@ async def resolve(source: FromDns) -> tuple[Address, ...]:
     except (OSError, UnicodeError) as error:  # gaierror is an OSError; a label can be too long for IDNA
         raise NoListError(f"{source.host} is not resolved: {error}", "check the name") from error
     return tuple(sorted({Address(str(address[0]), source.port) for *_, address in found}))
+
+
+def one_url(backend: Backend, *, base: Path, environment: Mapping[str, str]) -> str:
+    """Where `backend` can be asked directly: its own URL, or that of its first instance (of a name: the name).
+    `base` is the routes file's folder. Raises NoListError."""
+    match backend.several.source if backend.several is not None else None:
+        case None:
+            return backend.url
+        case FromDns(host, port):
+            return Address(host, port).url
+        case FromFile(path):
+            return read_list(base / path)[0].url
+        case FromEnvironment() as source:
+            return from_environment(source, environment)[0].url
 
 
 def _addresses(urls: Iterable[str], where: str) -> tuple[Address, ...]:

@@ -210,3 +210,38 @@ def test_an_instance_joins_and_another_leaves_while_its_request_runs() -> None:
             assert len(shop.instances[0].requests) == 1
 
     run(main())
+
+
+def test_one_that_comes_back_takes_its_share_by_and_by() -> None:
+    async def main() -> None:
+        async with several(more="health: {path: /health, slow_start: 600000}") as shop:
+            at = [["127.0.0.1", instance.port] for instance in shop.instances]
+            assert sorted(await shop.bodies(4)) == [b"0", b"0", b"1", b"1"]  # at the beginning all take part
+            shop.lab.plane.members_came({"catalog": {"at": at, "down": at[:1]}})
+            assert set(await shop.bodies(6)) == {b"1"}
+            shop.lab.plane.members_came({"catalog": {"at": at, "down": []}})
+            shop.lab.plane.members_came(
+                {"catalog": {"at": at, "down": []}}
+            )  # said twice, nothing begins anew
+            bodies = await shop.bodies(200)
+            assert 1 <= bodies.count(b"0") <= 30  # a tenth of its turns, which are half of all
+            report = shop.lab.plane.report_members()["catalog"]
+            assert [instance["pending"] for instance in report] == [0, 0]
+            assert sum(instance["requests"] for instance in report) == 210
+
+    run(main())
+
+
+def test_a_tester_is_not_held_up_by_breakers() -> None:
+    async def main() -> None:
+        breaker = "breaker: {consecutive: 5, pause: 60000, longest_pause: 60000}"
+        override = "overrides: {header: X-Strangler-Side}"
+        async with several(more=breaker, group=override) as shop:
+            for instance in shop.instances:
+                instance.script = reply(status=b"500 No")
+            for _ in range(12):
+                assert (await shop.lab.get("/api/x")).body == b"monolith"
+            assert shop.lab.breakers == [("catalog", BreakerState.OPEN)]
+            assert (await shop.lab.get("/api/x", "X-Strangler-Side: canary")).status == 500
+
+    run(main())

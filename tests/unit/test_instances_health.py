@@ -5,9 +5,18 @@ from pathlib import Path
 import pytest
 
 from strangler_proxy.cluster import health
-from strangler_proxy.cluster.discover import NoListError, from_environment, read_list
+from strangler_proxy.cluster.discover import NoListError, from_environment, one_url, read_list
 from strangler_proxy.cluster.health import Health, State
-from strangler_proxy.cluster.several import Address, FromEnvironment, HealthPolicy
+from strangler_proxy.cluster.several import (
+    Address,
+    FromDns,
+    FromEnvironment,
+    FromFile,
+    HealthPolicy,
+    Several,
+    Source,
+)
+from strangler_proxy.table import Backend
 
 POLICY = HealthPolicy("/health", down_after=3, up_after=2)
 
@@ -85,3 +94,19 @@ def test_variables_name_instances_or_a_service_of_kubernetes() -> None:
         from_environment(source, {})
     with pytest.raises(NoListError, match="http://HOST:PORT"):
         from_environment(source, {"CATALOG": "h1:1"})
+
+
+def test_a_backend_can_be_asked_directly_wherever_its_instances_come_from(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("[http://10.0.0.1:81, http://10.0.0.2:81]")
+
+    def url(source: Source | None, *addresses: Address) -> str:
+        first = addresses[0] if addresses else Address("", 0)
+        backend = Backend("catalog", *first, several=Several(addresses, source))
+        return one_url(backend, base=tmp_path, environment={"CATALOG": "http://10.0.0.3"})
+
+    assert url(None, Address("h", 1), Address("h", 2)) == "http://h:1"
+    assert url(FromFile("list.yaml")) == "http://10.0.0.1:81"
+    assert url(FromDns("catalog.test", 82, 5.0)) == "http://catalog.test:82"
+    assert url(FromEnvironment("CATALOG")) == "http://10.0.0.3:80"
+    with pytest.raises(NoListError, match="No such file"):
+        url(FromFile("none.yaml"))
