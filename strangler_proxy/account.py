@@ -49,7 +49,7 @@ class Account:
         """A whole answer with `status` was passed on."""
         decision = self.decision
         if not decision.evidence:
-            self.plane.recorder.overridden(self.group, decision.arm)
+            self._no_evidence()
         elif self.falling_back:
             self.plane.recorder.fell_back(self.group, decision.arm, good=status < 500)
         elif status >= 500:
@@ -69,7 +69,7 @@ class Account:
     def failed(self, failure: Failure, status: int) -> None:
         """An attempt failed; `status` is the backend's, 0 when it gave none."""
         if not self.decision.evidence:
-            self.plane.recorder.overridden(self.group, self.decision.arm)
+            self._no_evidence()
             self.plane.outcome_recorded(urgent=False)
         elif self.falling_back:
             self.plane.recorder.fell_back(self.group, self.decision.arm, good=False)
@@ -89,6 +89,13 @@ class Account:
         """The client went away, or broke its own request."""
         self.plane.recorder.aborted(self.group, self.decision.arm)
         self.plane.outcome_recorded(urgent=False)
+
+    def _no_evidence(self) -> None:
+        recorder, decision = self.plane.recorder, self.decision
+        if decision.guarded:
+            recorder.guarded(self.group, decision.arm)
+        else:
+            recorder.overridden(self.group, decision.arm)
 
     def _evidence(self, failure: Failure, status: int) -> None:
         self.plane.recorder.failed(

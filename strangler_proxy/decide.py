@@ -30,7 +30,8 @@ class Arm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`fallback`: a failure may be answered by the default backend. `evidence`: the outcome counts."""
+    """`fallback`: a failure may be answered by the default backend. `evidence`: the outcome counts.
+    `guarded`: the owner answers because the other side does not know yet what this client wrote."""
 
     arm: Arm
     backend: str
@@ -38,6 +39,7 @@ class Decision:
     weight_number: float
     fallback: bool
     evidence: bool
+    guarded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,16 @@ _NEVER, _ALWAYS = Decimal(0), Decimal(100)
 
 def _decision(arm: Arm, backend: str, weight: Decimal) -> Decision:
     return Decision(arm, backend, weight, float(weight), fallback=False, evidence=True)
+
+
+def kept_with(owner: str, *, group: Group, default: str) -> Decision:
+    """The owner answers somebody whom its bucket would have sent to a side that is behind.
+
+    No evidence: who comes here wrote lately, which the arms' other users did not, and comes with a
+    probability that nobody knows.
+    """
+    arm = Arm.CONTROL if owner == default else Arm.CANARY
+    return replace(_decision(arm, owner, group.percent), evidence=False, guarded=True)
 
 
 def unrouted(default: str) -> Decision:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from strangler_proxy.answers import answer
-from strangler_proxy.exchange import CLIENT_SILENCE, Exchange
+from strangler_proxy.exchange import Exchange
 from strangler_proxy.headers import HOST, BadHeadError, Origin, Peer, RequestHead, origin_of, read_request
+from strangler_proxy.phase import CLIENT_SILENCE
 from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes

@@ -17,7 +17,6 @@ Everything here runs in callbacks of the event loop; there is no task and no awa
 from __future__ import annotations
 
 import time
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from strangler_proxy.account import Account, Reporting, count_own_answer
@@ -34,28 +33,13 @@ from strangler_proxy.headers import (
 )
 from strangler_proxy.identity import anonymous_key, cookie_lines, identify
 from strangler_proxy.outcomes import Failure
+from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, CLIENT_SILENCE, Phase
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
-
-BUFFER_LIMIT = (
-    65_536  # request bytes held while no connection is there, and the largest body kept for a replay
-)
-ADMISSION_SECONDS = 10.0  # what duties have to let a request go on
-CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
-
-
-class Phase(Enum):
-    """Whom the exchange waits for."""
-
-    NEW = "new"
-    ADMISSION = "admission"
-    CONNECTING = "connecting"
-    RUNNING = "running"
-    DONE = "done"
 
 
 class Exchange(Reporting):
@@ -90,6 +74,7 @@ class Exchange(Reporting):
         "_total_deadline",
         "_tries",
         "_upstream_blocked",
+        "_wrote",
         "deadline",
         "limit",
         "request_complete",
@@ -125,6 +110,7 @@ class Exchange(Reporting):
         self._status = 0
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
+        self._wrote = b""
         self._duties: Attendance | None = None
         self._origin: Origin
         self._timeouts: Timeouts
@@ -169,6 +155,9 @@ class Exchange(Reporting):
         decision = self._decision = choices.decide(
             safe=self._safe, digest=digest, override=request.override(group)
         )
+        guard = plane.guard
+        if guard is not None and self._safe and decision.evidence:
+            decision = self._decision = guard.kept_fresh(decision, group, request, self._origin)
         self._account = Account(
             plane,
             group.name,
@@ -219,6 +208,7 @@ class Exchange(Reporting):
         """The client's connection is lost. Not evidence against anybody."""
         if self._phase is Phase.DONE:
             return
+        self._lost()
         self._record_aborted()
         self._finish(close=True, abort=True)
 
@@ -226,6 +216,7 @@ class Exchange(Reporting):
         """The client's request turned out to be broken, or stopped, in the middle of its body."""
         if self._phase is Phase.DONE:
             return
+        self._lost()
         self._record_aborted()
         if self._head_sent:
             self._finish(close=True, abort=True)
@@ -312,6 +303,12 @@ class Exchange(Reporting):
             return
         if self._duties is not None:
             self._duties.response(self._backend, status, head)
+        guard = self._plane.guard
+        if guard is not None:
+            side = self._backend.name
+            self._wrote = guard.answered(
+                self._request, self._origin, side=side, head=head, issued=self._issue
+            )
         self._to_client.append(self._response_bytes(status, reason, head))
         self._await_upstream(self._timeouts.read)
 
@@ -495,6 +492,7 @@ class Exchange(Reporting):
 
     def _failed(self, failure: Failure, status: int) -> None:
         """The attempt failed without an answer that could be passed on."""
+        self._lost()
         self._record_failure(failure, status)
         if self._head_sent:
             self._finish(close=True, abort=True)
@@ -503,6 +501,11 @@ class Exchange(Reporting):
         else:
             status = 504 if failure is Failure.TIMEOUT else 502
             self._answer(status, f"backend {self._backend.name} {describe(failure)}")
+
+    def _lost(self) -> None:
+        """What was sent may have been done, though no answer says so."""
+        if self._plane.guard is not None and not self._wrote and self._phase is Phase.RUNNING:
+            self._plane.guard.lost(self._request, self._origin, side=self._backend.name)
 
     def _answer(
         self, status: int, detail: str, *, retry_after: float | None = None, lines: tuple[bytes, ...] = ()
@@ -586,8 +589,8 @@ class Exchange(Reporting):
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user
         if head.user is None and not page and not self._issue:
-            return b""
-        return cookie_lines(
+            return self._wrote
+        return self._wrote + cookie_lines(
             signer=self._plane.signer,
             cookies=self._request.head.cookies,
             said=head.user if self._backend.name == self._routes.default else None,

@@ -25,6 +25,7 @@ from strangler_proxy.gateway.rate_table import make_table
 from strangler_proxy.hub import Hub
 from strangler_proxy.link import Link, Message
 from strangler_proxy.table import Routes
+from strangler_proxy.write_table import make_write_table
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
@@ -62,6 +63,7 @@ class Fleet:
         hub: Hub,
     ) -> None:
         self._rates = make_table()
+        self._writes = make_write_table(len(listeners))
         self.known_keys: Callable[[], dict[str, Any]] = dict  # by issuer, for workers that begin
         self._known_members: Any = {}
         self._serial = 0
@@ -215,6 +217,7 @@ class Fleet:
                     process.kill()
                 await process.wait()
         os.close(self._rates)
+        os.close(self._writes)
 
     async def _spawn(self, slot: Slot) -> asyncio.subprocess.Process:
         ours, theirs = socket.socketpair()
@@ -228,7 +231,8 @@ class Fleet:
                 str(theirs.fileno()),
                 str(slot.listener.fileno()),
                 str(self._rates),
-                pass_fds=(theirs.fileno(), slot.listener.fileno(), self._rates),
+                str(self._writes),
+                pass_fds=(theirs.fileno(), slot.listener.fileno(), self._rates, self._writes),
                 stdin=asyncio.subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": _python_path()},
             )
@@ -248,6 +252,8 @@ class Fleet:
                 "drain_seconds": self._drain_seconds,
                 "keys": self.known_keys(),
                 "members": self._known_members,
+                "row": slot.id,
+                "rows": len(self._slots),
             }
         )
         return process

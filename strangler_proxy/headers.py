@@ -44,6 +44,8 @@ class Kind(IntEnum):
     CONTENT_TYPE = 11
     CACHE_CONTROL = 12
     USER = 13
+    POSITION = 14
+    APPLIED = 15
 
 
 _KINDS = {
@@ -66,6 +68,8 @@ _KINDS = {
     b"content-type": Kind.CONTENT_TYPE,
     b"cache-control": Kind.CACHE_CONTROL,
     b"x-strangler-user": Kind.USER,
+    b"x-strangler-lsn": Kind.POSITION,
+    b"x-strangler-applied": Kind.APPLIED,
 }
 # A message cannot lose these by naming them in Connection: the frame would no longer fit, or the routing.
 _NOT_DROPPABLE = frozenset({b"host", b"content-length", b"transfer-encoding", b"x-request-id"})
@@ -247,7 +251,8 @@ def request_bytes(
 @dataclass(slots=True)
 class ResponseHead:
     """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent;
-    `raw` are the headers as they came, internal ones too.
+    `position` that of X-Strangler-LSN, `applied` that of X-Strangler-Applied, empty when absent; `raw` are the
+    headers as they came, internal ones too.
 
     `ready` is empty, or the status line and all headers passed on, as they came, Content-Length among them;
     `raw` and `lines` are empty then (see `recognise.py`).
@@ -263,6 +268,8 @@ class ResponseHead:
     shared_cacheable: bool = False
     user: bytes | None = None
     ready: bytes = b""
+    position: bytes = b""
+    applied: bytes = b""
 
     def reread_cache_control(self) -> None:
         """`lines` were changed: may a shared cache keep the answer as they stand now?"""
@@ -295,6 +302,10 @@ def read_response(headers: RawHeaders) -> ResponseHead:
             connection = connection + b"," + value.lower() if connection else value.lower()
         elif kind is Kind.USER:
             head.user = value
+        elif kind is Kind.POSITION:
+            head.position = value
+        elif kind is Kind.APPLIED:
+            head.applied = value
     if connection:
         head.close = b"close" in connection
         _drop_named(lines, connection)

@@ -31,6 +31,7 @@ from strangler_proxy.table import Sticky, StickyKind
 USER_COOKIE = b"strangler_user"
 ANONYMOUS_COOKIE = b"strangler_id"
 SESSION_COOKIE = b"sessionid"
+WROTE_COOKIE = b"strangler_wrote"
 SHORTEST_SECRET = 16  # bytes
 _YEAR = 31_536_000
 _REMEMBERED = 20_000
@@ -173,6 +174,11 @@ def cookie_lines(
     if lines and shared_cacheable:
         lines += b'Cache-Control: private="Set-Cookie"\r\n'
     return lines
+
+
+def signed_cookie(name: bytes, value: bytes, seconds: int, *, secure: bool) -> bytes:
+    """The Set-Cookie value for a signed `value` that lives for `seconds`."""
+    return _set_cookie(name, value, seconds, secure=secure)
 
 
 def _set_cookie(name: bytes, value: bytes, seconds: int, *, secure: bool) -> bytes:

@@ -69,6 +69,9 @@ class ProxyCollector(Collector):
         )
         aborted = CounterMetricFamily("strangler_aborted", "Requests the client gave up", labels=labels)
         overridden = CounterMetricFamily("strangler_overridden", "Testers' requests", labels=labels)
+        guarded = CounterMetricFamily(
+            "strangler_guarded", "Requests kept with the owner: the other side was behind", labels=labels
+        )
         refused = CounterMetricFamily(
             "strangler_refused", "Requests the proxy refused, by reason", labels=[*labels, "reason"]
         )
@@ -91,12 +94,13 @@ class ProxyCollector(Collector):
                 rejections.add_metric(key, counts.breaker_rejections)
                 aborted.add_metric(key, counts.aborted)
                 overridden.add_metric(key, counts.overridden)
+                guarded.add_metric(key, counts.guarded)
                 for reason, count in counts.refused.items():
                     refused.add_metric([*key, reason], count)
                 cached.add_metric(key, counts.cached)
                 clients.add_metric(key, totals.clients.count())
                 latency.add_metric(key, _buckets(totals), counts.latency_ms_sum / 1000)
-        yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden)
+        yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden, guarded)
         yield from (refused, cached, clients, latency)
         yield from self._compared()
         yield from self._state()

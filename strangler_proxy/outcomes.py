@@ -58,6 +58,7 @@ class ArmCounts:
     breaker_rejections: int = 0
     aborted: int = 0
     overridden: int = 0
+    guarded: int = 0
     cached: int = 0
     latency_ms_sum: float = 0.0
     by_status: dict[int, int] = field(default_factory=dict)
@@ -86,6 +87,7 @@ _SUMMED = (
     "breaker_rejections",
     "aborted",
     "overridden",
+    "guarded",
     "cached",
     "latency_ms_sum",
 )
@@ -226,6 +228,10 @@ class Recorder:
         """The client went away before the answer was whole."""
         self._entry(group).arm(arm).counts.aborted += 1
 
+    def guarded(self, group: str, arm: Arm) -> None:
+        """The owner answered because the other side was behind; not evidence."""
+        self._entry(group).arm(arm).counts.guarded += 1
+
     def overridden(self, group: str, arm: Arm) -> None:
         """A tester's request ended."""
         self._entry(group).arm(arm).counts.overridden += 1
@@ -303,6 +309,7 @@ class ArmTotals:
             "breaker_rejections": counts.breaker_rejections,
             "aborted": counts.aborted,
             "overridden": counts.overridden,
+            "guarded": counts.guarded,
             "refused": dict(sorted(counts.refused.items())),
             "cached": counts.cached,
             "clients": self.clients.count(),

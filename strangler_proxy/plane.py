@@ -27,11 +27,13 @@ from strangler_proxy.duties import Duty, build
 from strangler_proxy.exchange import Exchange
 from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.gateway.state import GatewayState
+from strangler_proxy.guard import Guard
 from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
 from strangler_proxy.upstream import Pool
+from strangler_proxy.write_table import WriteTable, make_write_table
 
 if TYPE_CHECKING:
     from strangler_proxy.comparisons import Recorder as ComparisonRecorder
@@ -72,6 +74,7 @@ class DataPlane:
         on_outcome: Callable[[bool], None],
         on_breaker: Callable[[str, BreakerState], None],
         rates: RateTable | None = None,
+        writes: WriteTable | None = None,
         want_keys: Callable[[str], None] = lambda _: None,
         tell_emptied: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -101,6 +104,9 @@ class DataPlane:
         self._empty = asyncio.Event()
         self._next_sweep = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._writes = writes
+        self.guard: Guard | None = None  # of those who wrote; None when the routes want none
+        self._set_guard()
         self._prepare_groups()
         self._gather_members()
         self._tick()
@@ -115,6 +121,7 @@ class DataPlane:
     def apply(self, routes: Routes) -> None:
         """Use `routes` for every request that begins from now on."""
         self.routes = routes
+        self._set_guard()
         self._prepare_groups()
         self._gather_members()
         self._let_go()
@@ -166,6 +173,14 @@ class DataPlane:
     ) -> Backend | None:
         """The instance of `backend`, which has several, that takes a request now; None when none can."""
         return self._members[backend.name].choose(safe=safe, counts=counts, tried=tried)
+
+    def _set_guard(self) -> None:
+        if not self.routes.guards:
+            self.guard = None
+        elif self.guard is None:
+            if self._writes is None:
+                self._writes = WriteTable(make_write_table(1), row=0, rows=1)
+            self.guard = Guard(self, self._writes)
 
     def _prepare_groups(self) -> None:
         routes = self.routes
@@ -297,6 +312,8 @@ class DataPlane:
             client.cut()
         if self._timer is not None:
             self._timer.cancel()
+        if self.guard is not None:
+            self.guard.close()
         for pool in self._pools.values():
             pool.close()
         return finished
@@ -308,6 +325,8 @@ class DataPlane:
         late = [exchange for exchange in self.active if now >= exchange.deadline]
         for exchange in late:
             exchange.expired(now)
+        if self.guard is not None:
+            self.guard.poll(now)
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
             for pool in self._pools.values():

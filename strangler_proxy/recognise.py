@@ -91,6 +91,8 @@ _RESPONSE = _head(
         (b"connection", _any_case(b"keep-alive")),
         (b"x-request-id", _VALUE),
         (b"x-strangler-user", _VALUE),
+        (b"x-strangler-lsn", _VALUE),
+        (b"x-strangler-applied", _VALUE),
     ),
 )  # fmt: skip
 
@@ -127,13 +129,18 @@ def recognise_response(data: bytes) -> Answer | None:
     match = _RESPONSE.match(data, 0, LONGEST)
     if match is None:
         return None
-    status, length, kind, cache, connection, request_id, user = match.group(1, 3, 5, 7, 8, 10, 13)
+    status, length, kind, cache, connection, request_id, user, position, applied = match.group(
+        1, 3, 5, 7, 8, 10, 13, 15, 17
+    )
     if length is None:
         return None
     end = match.end()
-    unchanged = connection is None and request_id is None and user is None
+    internal = user is not None or position is not None or applied is not None
+    unchanged = connection is None and request_id is None and not internal
     ready = data[: end - 2] if unchanged else _without(match, end - 2)
     head = ResponseHead(ready=ready, length=int(length), user=user)
+    if internal:
+        head.position, head.applied = position or b"", applied or b""
     if kind is not None:
         head.html = kind[:9].lower() == b"text/html"
     if cache is not None:
@@ -147,7 +154,7 @@ def _without(match: re.Match[bytes], end: int) -> bytes:
     data = match.string
     kept: list[bytes] = []
     start = 0
-    for gone in sorted(map(match.span, (8, 10, 12))):
+    for gone in sorted(map(match.span, (8, 10, 12, 14, 16))):
         if gone[0] >= 0:
             kept.append(data[start : gone[0]])
             start = gone[1]

@@ -43,6 +43,7 @@ from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, toke
 from strangler_proxy.sections.cache import CacheFile
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
+from strangler_proxy.sections.freshness import PositionFile, ReadYourWritesFile
 from strangler_proxy.sections.instances import Place
 from strangler_proxy.sections.rates import RateFile, limits_of
 from strangler_proxy.sections.shadow import ShadowFile
@@ -117,6 +118,7 @@ class _BreakerFile(Strict):
 
 
 class _BackendFile(Place):
+    position: PositionFile | None = None
     timeouts: _TimeoutsFile = _TimeoutsFile()
     limits: _LimitsFile = _LimitsFile()
     breaker: _BreakerFile = _BreakerFile()
@@ -152,6 +154,7 @@ class _RoutesFile(Strict):
     groups: dict[Name, _GroupFile] = Field(default_factory=dict)
     overrides: _OverridesFile | None = None
     expose: bool = False
+    read_your_writes: ReadYourWritesFile | None = None
     rate_limit: list[RateFile] = Field(default_factory=list)
     issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
     trusted_proxies: list[Network] = Field(default_factory=list)
@@ -292,6 +295,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             shadow=item.shadow.value() if item.shadow is not None else None,
             aggregate=item.aggregate.value() if item.aggregate is not None else None,
         )
+    guards = parsed.read_your_writes or ReadYourWritesFile()
     return Routes(
         version=version,
         default=parsed.default,
@@ -300,6 +304,9 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         trusted=tuple(parsed.trusted_proxies),
         issuers={name: item.value(name) for name, item in parsed.issuers.items()},
         rest=_rest(parsed.default, backends, site) if site else None,
+        guards=guards.enabled
+        and (parsed.read_your_writes is not None or any(b.position for b in backends.values())),
+        pin=guards.pin / 1000,
     )
 
 
@@ -324,6 +331,7 @@ def _backend(name: str, item: _BackendFile) -> Backend:
         host=address.host,
         port=address.port,
         several=item.several(),
+        position=item.position.value() if item.position is not None else None,
         timeouts=item.timeouts.over(Timeouts()),
         limits=Limits(
             connections=item.limits.connections,

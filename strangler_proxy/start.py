@@ -1,6 +1,6 @@
 """Where a worker process begins: choose how the data path runs, then run it.
 
-    python -m strangler_proxy.start LINK_FD LISTEN_FD RATES_FD
+    python -m strangler_proxy.start LINK_FD LISTEN_FD RATES_FD WRITES_FD
 
 Compiled or not must be known before the first of its modules is imported (`speedups.py`), hence this file and
 the import inside.
@@ -16,8 +16,8 @@ def main() -> None:
     compiled = activate()
     from strangler_proxy import worker  # noqa: PLC0415  # imports the modules that were chosen just now
 
-    link_fd, listen_fd, rates_fd = (int(argument) for argument in sys.argv[1:4])
-    sys.exit(worker.run(link_fd, listen_fd, rates_fd, compiled=compiled))
+    link_fd, listen_fd, rates_fd, writes_fd = (int(argument) for argument in sys.argv[1:5])
+    sys.exit(worker.run(link_fd, listen_fd, rates_fd, writes_fd, compiled=compiled))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a backend tells how far it has followed the default backend's log, and the seconds between two
+    questions while somebody waits for it."""
+
+    path: str
+    every: float
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """A server that requests can be sent to, or `several`: then `host` and `port` are those of the first that the
     file names, empty and 0 when it names none, and requests go to `at` one of its instances."""
@@ -87,6 +96,7 @@ class Backend:
     limits: Limits = Limits()
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     several: Several | None = None
+    position: Position | None = None
     key: str = field(init=False, compare=False)  # name and address: what pools and breakers belong to
 
     def __post_init__(self) -> None:
@@ -143,7 +153,9 @@ class Routes:
     """A whole, legal routes file. `version` is the first 12 hex digits of the SHA-256 of its bytes.
 
     `trusted` holds the networks whose `X-Forwarded-*` headers are believed (CIDR notation). `rest` is what the
-    requests that no group claims are held to; None when nothing is asked of them.
+    requests that no group claims are held to; None when nothing is asked of them. `guards`: everybody is kept on
+    a side that knows what they wrote, writers without a known position for `pin` seconds. `sticky_headers` (in
+    lower case) and `sticky_cookies` are the names that groups tell users apart by.
     """
 
     version: str
@@ -153,6 +165,10 @@ class Routes:
     trusted: tuple[str, ...] = ()
     rest: Group | None = None
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    guards: bool = False
+    pin: float = 5.0
+    sticky_headers: tuple[bytes, ...] = field(init=False, compare=False)
+    sticky_cookies: tuple[bytes, ...] = field(init=False, compare=False)
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -167,6 +183,14 @@ class Routes:
                     prefixes[raw[:-1]] = group
                 else:
                     exact[raw] = group
+        names = {
+            kind: {group.sticky.name for group in self.groups.values() if group.sticky.kind is kind}
+            for kind in StickyKind
+        }
+        headers = sorted(name.lower().encode() for name in names[StickyKind.HEADER])
+        cookies = sorted(name.encode() for name in names[StickyKind.COOKIE])
+        object.__setattr__(self, "sticky_headers", tuple(headers))
+        object.__setattr__(self, "sticky_cookies", tuple(cookies))
         object.__setattr__(self, "_exact", exact)
         object.__setattr__(self, "_prefixes", prefixes)
         # Trying the few different lengths, longest first, costs the same whatever path a client invents;

@@ -1,8 +1,9 @@
 """A worker process: the data path, and a link to the parent.
 
-It begins in `start.py`. All descriptors are inherited; the last is the table of rate limits
-(`gateway/rate_table.py`). The listening socket belongs to the parent, which keeps it open: connections that
-arrive while a killed worker is being replaced wait in its queue and are served by the next one.
+It begins in `start.py`. All descriptors are inherited; the last two are the tables of rate limits
+(`gateway/rate_table.py`) and of who wrote lately (`write_table.py`). The listening
+socket belongs to the parent, which keeps it open: connections that arrive while a killed worker is being
+replaced wait in its queue and are served by the next one.
 
 Outcomes are sent at most 15 ms after the first one, a failure at once (within 2 ms when failures come thick
 and fast), so that whoever decides about a rollback sees it before the next user meets it.
@@ -27,6 +28,7 @@ from strangler_proxy.identity import CookieSigner
 from strangler_proxy.link import Link, Message
 from strangler_proxy.plane import DataPlane
 from strangler_proxy.table import Routes
+from strangler_proxy.write_table import WriteTable
 
 _FLUSH_SECONDS = 0.015
 _URGENT_SECONDS = 0.002
@@ -57,10 +59,17 @@ class Worker:
     """Wires the data plane to the link."""
 
     def __init__(
-        self, *, link_socket: socket.socket, listener: socket.socket, rates: int, compiled: bool
+        self,
+        *,
+        link_socket: socket.socket,
+        listener: socket.socket,
+        rates: int,
+        writes: int,
+        compiled: bool,
     ) -> None:
         self._compiled = compiled
         self._rates = RateTable(rates)
+        self._writes = writes
         self._link_socket = link_socket
         self._listener = listener
         self._link = Link(self._on_message)
@@ -93,6 +102,7 @@ class Worker:
             on_outcome=self._on_outcome,
             on_breaker=self._on_breaker,
             rates=self._rates,
+            writes=WriteTable(self._writes, row=self._start["row"], rows=self._start["rows"]),
             tell_emptied=lambda group: self._link.send({"t": "emptied", "group": group}),
             want_keys=lambda issuer: self._link.send({"t": "keys_wanted", "issuer": issuer}),
         )
@@ -204,13 +214,15 @@ class Worker:
             self._link.send({"t": "comparisons", **comparisons})
 
 
-async def _serve(link_fd: int, listen_fd: int, rates_fd: int, *, compiled: bool) -> int:
+async def _serve(link_fd: int, listen_fd: int, rates_fd: int, writes_fd: int, *, compiled: bool) -> int:
     link_socket, listener = socket.socket(fileno=link_fd), socket.socket(fileno=listen_fd)
-    worker = Worker(link_socket=link_socket, listener=listener, rates=rates_fd, compiled=compiled)
+    worker = Worker(
+        link_socket=link_socket, listener=listener, rates=rates_fd, writes=writes_fd, compiled=compiled
+    )
     return await worker.run()
 
 
-def run(link_fd: int, listen_fd: int, rates_fd: int, *, compiled: bool) -> int:
+def run(link_fd: int, listen_fd: int, rates_fd: int, writes_fd: int, *, compiled: bool) -> int:
     """Serve until SIGTERM or the parent's end; the exit code. `compiled`: so is the data path."""
     configure("proxy")
     structlog.contextvars.bind_contextvars(pid=os.getpid())
@@ -221,4 +233,4 @@ def run(link_fd: int, listen_fd: int, rates_fd: int, *, compiled: bool) -> int:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(link_fd, listen_fd, rates_fd, compiled=compiled))
+        return runner.run(_serve(link_fd, listen_fd, rates_fd, writes_fd, compiled=compiled))

@@ -8,7 +8,7 @@ import pytest
 
 from chassis.resilience.breaker import BreakerState
 from strangler_proxy import admin, downstream
-from strangler_proxy.exchange import BUFFER_LIMIT
+from strangler_proxy.phase import BUFFER_LIMIT
 from strangler_proxy.table import Routes
 from tests.proxy_lab import Lab, Message, hang, lab, raw, reply, run, until
 

@@ -1,0 +1,19 @@
+"""Whom an exchange waits for, and for how long and how much at most."""
+
+from enum import Enum
+
+BUFFER_LIMIT = (
+    65_536  # request bytes held while no connection is there, and the largest body kept for a replay
+)
+ADMISSION_SECONDS = 10.0  # what duties have to let a request go on
+CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
+
+
+class Phase(Enum):
+    """Whom the exchange waits for."""
+
+    NEW = "new"
+    ADMISSION = "admission"
+    CONNECTING = "connecting"
+    RUNNING = "running"
+    DONE = "done"
