@@ -155,9 +155,8 @@ class Exchange(Reporting):
         decision = self._decision = choices.decide(
             safe=self._safe, digest=digest, override=request.override(group)
         )
-        guard = plane.guard
-        if guard is not None and self._safe and decision.evidence:
-            decision = self._decision = guard.kept_fresh(decision, group, request, self._origin)
+        if plane.guard is not None and self._safe and decision.evidence:
+            decision = self._decision = plane.guard.kept_fresh(decision, group, request, self._origin)
         self._account = Account(
             plane,
             group.name,
