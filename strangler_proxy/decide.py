@@ -41,6 +41,11 @@ class Decision:
     evidence: bool
     guarded: bool = False
 
+    @property
+    def shown(self) -> bytes:
+        """What `X-Strangler-Arm` says of it."""
+        return b"guarded" if self.guarded else self.arm.value.encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:

@@ -583,7 +583,7 @@ class Exchange(Reporting):
     def _arm_shown(self) -> bytes:
         if self._falling_back or self._decision is None:
             return b"fallback"
-        return self._decision.arm.value.encode()
+        return self._decision.shown
 
     def _cookie_lines(self, head: ResponseHead) -> bytes:
         page = self._group is None and head.html and self._routes.any_sticky_user

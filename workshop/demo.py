@@ -56,6 +56,8 @@ _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 _TROUBLE = (TimeoutError, StackError, VerifyError, LedgerUnreachableError, psycopg.Error, httpx.HTTPError)
 _BETWEEN_COMPARISONS = 0.4
 _SLICE_SECONDS = 0.1
+# Answers that say nothing of the side a user belongs to: no group's, and those of the owner to who has just written.
+_NO_SIDE = ("none", "guarded")
 _RECENT_SECONDS = 3.0
 _CLOCK_SLACK = 0.02
 _EASE_EVERY = 3.0  # time for the queue to shrink before it is judged again
@@ -374,7 +376,7 @@ class _Performance:
             stage=seen.record.stage if seen.record is not None else 0,
             state=seen.record.state.value if seen.record is not None else "not started",
             percent=float(seen.percent),
-            control=arms["control"],
+            control=arms["control"] + arms["guarded"],
             canary=arms["canary"],
             fallback=arms["fallback"],
             total=record.total,
@@ -387,7 +389,7 @@ class _Performance:
         """What the run came to, once everything has ended."""
         story, record, seen = self._story, self._driver.record, self._observer.seen
         timeline = Timeline(seen.changes)
-        safe = [item for item in record.seen if item.safe and item.identity and item.arm != "none"]
+        safe = [item for item in record.seen if item.safe and item.identity and item.arm not in _NO_SIDE]
         sightings = [_sighting(item) for item in safe if item.arm != "fallback"]
         # whom the monolith answered in the service's place had been sent to the service
         assigned = [_sighting(item) for item in safe]

@@ -126,3 +126,14 @@ def test_decisions(key: bytes, percent: Decimal, *, safe: bool, override: str, o
         assert not made.evidence
         assert not made.fallback
         assert (made.arm is Arm.CANARY) == (override in {"canary", "catalog"})
+
+
+def test_a_million_users_are_shared_within_a_fifth_of_a_point() -> None:
+    """Binomial: at 50 % one standard deviation is 0.05 points, so 0.2 are four of them."""
+    counts = [0] * 10_000
+    for number in range(1_000_000):
+        counts[bucket_of(digest_of("catalog", b"user:%d" % number))] += 1
+    below = 0
+    for threshold, count in enumerate(counts, start=1):
+        below += count
+        assert abs(below / 1_000_000 - threshold / 10_000) < 0.002, threshold

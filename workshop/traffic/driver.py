@@ -19,7 +19,9 @@ from workshop.traffic.record import Arm, Record, Seen
 from workshop.traffic.shopper import Shopper
 from workshop.traffic.visitors import Visitor
 
-_ARMS: dict[bytes, Arm] = {b"control": "control", b"canary": "canary", b"fallback": "fallback"}
+_ARMS: dict[bytes, Arm] = {
+    b"control": "control", b"canary": "canary", b"fallback": "fallback", b"guarded": "guarded",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Arm = Literal["control", "canary", "fallback", "none"]
-ARMS: Sequence[Arm] = ("control", "canary", "fallback", "none")
+Arm = Literal["control", "canary", "fallback", "guarded", "none"]
+ARMS: Sequence[Arm] = ("control", "canary", "fallback", "guarded", "none")
 
 
 @dataclass(frozen=True, slots=True)
