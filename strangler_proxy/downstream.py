@@ -7,18 +7,22 @@ the loop.
 
 Refused, with an answer and the end of the connection: what is not HTTP (400), a head above 32 KiB or with
 more than 100 headers (431), a target above 16 KiB (414), CONNECT (501), an upgrade with a body (501), an
-HTTP version other than 1.0 and 1.1 (505), a head that takes longer than 10 s (408). llhttp in its strict
-mode refuses a message with both Content-Length and Transfer-Encoding, two lengths, a coding that does not
+HTTP version other than 1.0 and 1.1 (505), a head that takes longer than `listen.header_timeout` (408). llhttp
+in its strict mode refuses a message with both Content-Length and Transfer-Encoding, two lengths, a coding that does not
 end in chunked, folded or malformed headers and bare line feeds, so a request has one frame or none (tests
 hold it to that).
 
-Upgrade is not passed on: the request is served as if it had not asked (RFC 9110 §7.8 allows that).
+An upgrade to a protocol that the routes file allows (`listen.upgrades`) is passed on: what the client sends after
+such a request is held until its answer is known. After 101 the connection becomes one end of a tunnel; after any
+other answer what was held is the next request. Other upgrades are served as if they had not asked (RFC 9110 §7.8
+allows that).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -26,10 +30,11 @@ import httptools
 from strangler_proxy.answers import answer
 from strangler_proxy.exchange import Exchange
 from strangler_proxy.headers import HOST, BadHeadError, Origin, Peer, RequestHead, origin_of, read_request
-from strangler_proxy.phase import CLIENT_SILENCE
+from strangler_proxy.phase import BUFFER_LIMIT
 from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
+from strangler_proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
@@ -37,8 +42,6 @@ if TYPE_CHECKING:
 MAX_HEAD = 32_768
 MAX_TARGET = 16_384
 MAX_HEADERS = 100
-HEAD_SECONDS = 10.0
-IDLE_SECONDS = 75.0
 _LINGER_SECONDS = 2.0
 
 
@@ -57,6 +60,7 @@ class ClientConnection:
         "_head_since",
         "_head_size",
         "_headers",
+        "_held",
         "_incoming",
         "_last",
         "_linger",
@@ -83,6 +87,7 @@ class ClientConnection:
         self._current: Exchange | None = None
         self._incoming: Exchange | None = None
         self._fault: BadHeadError | None = None
+        self._held: bytes | None = None  # what came after a request that asks for another protocol
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
@@ -128,6 +133,10 @@ class ClientConnection:
             if request is not None:
                 self._serve(request)
                 return
+        if self._held is not None:
+            self._held += data
+            self._update_reading()
+            return
         self._parse(data)
         if self._broken():
             self._break_off()
@@ -256,6 +265,10 @@ class ClientConnection:
             self._transport.abort()
         elif close:
             self._close(unread=self._incoming is not None or self._fault is not None)
+        elif self._held is not None and not self._queue:
+            held, self._held = self._held, None
+            self._update_reading()
+            self.data_received(held)
         else:
             self._advance()
 
@@ -263,6 +276,22 @@ class ClientConnection:
         """Stop (or go on) reading the request's body."""
         self._body_blocked = blocked
         self._update_reading()
+
+    def switch(self, backend: asyncio.Transport, said: bytes, ended: Callable[[], None]) -> None:
+        """The client's connection becomes one end of a tunnel; nothing here is called any more."""
+        self._current = None
+        held, self._held = self._held or b"", None
+        plane = self._plane
+        self._transport.write(said)
+        tunnel = Tunnel(
+            plane,
+            self._transport,
+            backend,
+            idle_seconds=plane.routes.listen.tunnel_timeout,
+            ended=ended,
+        )
+        plane.clients.discard(self)
+        tunnel.start(held, client_ended=self._half_closed)
 
     # For the data plane
 
@@ -272,10 +301,10 @@ class ClientConnection:
             self._transport.abort()  # close() would wait for the client to take the rest
         if self._closing or self._current is not None or self._queue:
             return
-        if self._head_since and now - self._head_since > HEAD_SECONDS:
+        if self._head_since and now - self._head_since > self._plane.routes.listen.header_timeout:
             self._fault = BadHeadError(408, "the request's head did not come in time")
             self._advance()
-        elif now - self._last > IDLE_SECONDS:
+        elif now - self._last > self._plane.routes.listen.idle_timeout:
             self._close(unread=False)
 
     def _overdue(self, now: float) -> bool:
@@ -283,7 +312,7 @@ class ClientConnection:
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self._last = unsent, now
-        return unsent > 0 and now - self._last > CLIENT_SILENCE
+        return unsent > 0 and now - self._last > self._plane.routes.listen.body_timeout
 
     def drain(self) -> None:
         """Close now when idle; otherwise the answer under way is the last."""
@@ -305,6 +334,9 @@ class ClientConnection:
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
+                if not self._broken() and self._queue and self._queue[-1].upgrades:
+                    self._held = data
+                    break
                 continue
             except httptools.HttpParserCallbackError:
                 self._transport.abort()  # a fault of ours; the loop reports it
@@ -340,6 +372,9 @@ class ClientConnection:
         if method == b"CONNECT":
             raise BadHeadError(501, "CONNECT is not served here")
         head = read_request(self._headers, http11=http11)
+        head.upgrade = head.upgrade.lower()
+        if method != b"GET" or head.upgrade not in self._plane.routes.listen.upgrades:
+            head.upgrade = b""
         if self._parser.should_upgrade() and (head.length or head.chunked):
             raise BadHeadError(501, "an upgrade with a body is not served here")
         target = self._target
@@ -425,7 +460,8 @@ class ClientConnection:
             self._transport.abort()
 
     def _update_reading(self) -> None:
-        pause = not self._closing and (self._body_blocked or bool(self._queue))
+        held = self._held is not None and len(self._held) > BUFFER_LIMIT
+        pause = not self._closing and (self._body_blocked or bool(self._queue) or held)
         if pause is not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = pause
             if pause:

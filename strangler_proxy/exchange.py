@@ -19,21 +19,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from strangler_proxy.account import Account, Reporting, count_own_answer
-from strangler_proxy.answers import answer, describe
+from strangler_proxy.account import Account, count_own_answer
+from strangler_proxy.answers import describe
 from strangler_proxy.buckets import digest_of
 from strangler_proxy.cluster.members import Tries
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
-from strangler_proxy.headers import (
-    Origin,
-    ResponseHead,
-    request_bytes,
-    response_start,
-)
-from strangler_proxy.identity import anonymous_key, cookie_lines, identify
+from strangler_proxy.headers import Origin, ResponseHead, request_bytes
+from strangler_proxy.identity import anonymous_key, identify
 from strangler_proxy.outcomes import Failure
-from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, CLIENT_SILENCE, Phase
+from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, Phase
+from strangler_proxy.replying import Replying
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, StickyKind, Timeouts
 from strangler_proxy.upstream import Pool, UpstreamConnection
@@ -42,31 +38,20 @@ if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
 
 
-class Exchange(Reporting):
+class Exchange(Replying):
     """One request and its answer. See the module's drawing."""
 
     __slots__ = (
         "_body_blocked",
-        "_client",
-        "_close_after",
         "_connection",
-        "_decision",
         "_duties",
-        "_falling_back",
-        "_group",
-        "_head_request",
         "_head_sent",
-        "_issue",
-        "_origin",
         "_outbox",
         "_outbox_size",
         "_phase",
         "_pool",
-        "_rechunk",
         "_replay",
         "_replay_size",
-        "_request",
-        "_request_id",
         "_retried",
         "_safe",
         "_timeouts",
@@ -74,10 +59,8 @@ class Exchange(Reporting):
         "_total_deadline",
         "_tries",
         "_upstream_blocked",
-        "_wrote",
         "deadline",
         "limit",
-        "request_complete",
     )
 
     def __init__(self, plane: DataPlane, client: Client, request: Request, *, complete: bool) -> None:
@@ -121,6 +104,11 @@ class Exchange(Reporting):
         self.request_complete = complete
 
     # From the client's connection
+
+    @property
+    def upgrades(self) -> bool:
+        """Does the client ask for another protocol?"""
+        return bool(self._request.head.upgrade)
 
     def start(self) -> None:
         """Decide and send. May end the exchange before it returns."""
@@ -182,7 +170,7 @@ class Exchange(Reporting):
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self._request.head.chunked else data
         self._queue(framed)
         if self._phase is Phase.RUNNING:
-            self._await_upstream(CLIENT_SILENCE)
+            self._await_upstream(self._routes.listen.body_timeout)
 
     def body_end(self) -> None:
         """The request is whole."""
@@ -250,9 +238,14 @@ class Exchange(Reporting):
         """A connection is there: send what there is of the request."""
         self._phase = Phase.RUNNING
         self._connection = connection
-        # Duties work on separate lines; nobody else minds the head of the answer in one piece.
-        connection.begin(self, head_request=self._head_request, whole=self._duties is None)
         request = self._request
+        # Duties work on separate lines; nobody else minds the head of the answer in one piece.
+        connection.begin(
+            self,
+            head_request=self._head_request,
+            whole=self._duties is None,
+            upgrade=request.head.upgrade,
+        )
         target = request.target
         lines: list[bytes] | None = None
         if self._duties is not None:
@@ -277,7 +270,7 @@ class Exchange(Reporting):
         if self.request_complete:
             self._await_upstream(self._timeouts.read)
         else:
-            self._await_upstream(CLIENT_SILENCE)
+            self._await_upstream(self._routes.listen.body_timeout)
 
     def upstream_unavailable(self, failure: Failure) -> None:
         """No connection could be had."""
@@ -289,6 +282,27 @@ class Exchange(Reporting):
         """A 1xx answer: passed on to a client that knows them."""
         if self._request.http11 and not self._falling_back:
             self._to_client.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(head.lines)))
+
+    def upstream_switched(self, reason: bytes, head: ResponseHead, rest: bytes) -> None:
+        """101: counted now, as one good answer; what it took (a duty's, the pool's) is given back at the end."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        self._status = 101
+        if self._duties is not None:
+            self._duties.response(self._backend, 101, head)
+            self._duties.complete = True
+        self._to_client.append(self._response_bytes(101, reason, head))
+        self._to_client.append(rest)
+        self._record_answer()
+        self._phase = Phase.DONE
+        self._plane.active.discard(self)
+
+        def ended() -> None:
+            connection.forget()
+            if self._duties is not None:
+                self._duties.end()
+
+        self._client.switch(connection.detach(), b"".join(self._to_client), ended)
 
     def response_head(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """The answer begins: pass it on, or let the default backend answer instead."""
@@ -333,7 +347,7 @@ class Exchange(Reporting):
             self._head_sent = True
         if self._client.write_blocked and self._connection is not None:
             self._connection.pause()
-            self._await_upstream(CLIENT_SILENCE)
+            self._await_upstream(self._routes.listen.body_timeout)
         else:
             self._await_upstream(self._timeouts.read)
 
@@ -364,7 +378,7 @@ class Exchange(Reporting):
         """The backend does not take the body as fast as it comes."""
         self._upstream_blocked = blocked
         waits_for_backend = blocked or self.request_complete
-        self._await_upstream(self._timeouts.read if waits_for_backend else CLIENT_SILENCE)
+        self._await_upstream(self._timeouts.read if waits_for_backend else self._routes.listen.body_timeout)
         self._update_body_blocked()
 
     # Duties
@@ -406,14 +420,6 @@ class Exchange(Reporting):
                 self._answer_with(admission)
             case Waiting():
                 pass
-
-    def _answer_with(self, said: Answer) -> None:
-        """A whole answer from the proxy's own memory."""
-        bodiless = said.status in (204, 304)
-        head = ResponseHead(lines=list(said.lines), length=None if bodiless else len(said.body))
-        out = self._response_bytes(said.status, said.reason, head)
-        self._client.send(out if self._head_request or bodiless else out + said.body)
-        self._finish(close=self._close_after, abort=False)
 
     # Attempts
 
@@ -506,24 +512,6 @@ class Exchange(Reporting):
         if self._plane.guard is not None and not self._wrote and self._phase is Phase.RUNNING:
             self._plane.guard.lost(self._request, self._origin, side=self._backend.name)
 
-    def _answer(
-        self, status: int, detail: str, *, retry_after: float | None = None, lines: tuple[bytes, ...] = ()
-    ) -> None:
-        """The proxy's own answer."""
-        close = not self._request.keep_alive or not self.request_complete or self._plane.draining
-        self._client.send(
-            answer(
-                status=status,
-                detail=detail,
-                request_id=self._request_id,
-                close=close,
-                body=not self._head_request,
-                retry_after=retry_after,
-                lines=lines,
-            )
-        )
-        self._finish(close=close, abort=False)
-
     def _drop_upstream(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -561,40 +549,3 @@ class Exchange(Reporting):
         if blocked is not self._body_blocked:
             self._body_blocked = blocked
             self._client.body_blocked(blocked=blocked)
-
-    # What is written to heads
-
-    def _response_bytes(self, status: int, reason: bytes, head: ResponseHead) -> bytes:
-        request = self._request
-        start, self._rechunk, ends_with_close = response_start(
-            status, reason, head, head_request=self._head_request, http11=request.http11
-        )
-        # An answer before the request was whole: the rest of the request will not be read
-        early = not self.request_complete
-        self._close_after = ends_with_close or early or not request.keep_alive or self._plane.draining
-        if self._close_after:
-            start += b"Connection: close\r\n"
-        elif not request.http11:
-            start += b"Connection: keep-alive\r\n"
-        if self._group is not None and self._group.expose:
-            start += b"X-Strangler-Arm: %b\r\n" % self._arm_shown()
-        return b"%bX-Request-ID: %b\r\n%b\r\n" % (start, self._request_id, self._cookie_lines(head))
-
-    def _arm_shown(self) -> bytes:
-        if self._falling_back or self._decision is None:
-            return b"fallback"
-        return self._decision.shown
-
-    def _cookie_lines(self, head: ResponseHead) -> bytes:
-        page = self._group is None and head.html and self._routes.any_sticky_user
-        if head.user is None and not page and not self._issue:
-            return self._wrote
-        return self._wrote + cookie_lines(
-            signer=self._plane.signer,
-            cookies=self._request.head.cookies,
-            said=head.user if self._backend.name == self._routes.default else None,
-            issue=self._issue,
-            page=self._plane.new_anonymous_id() if page else b"",
-            secure=self._origin.secure,
-            shared_cacheable=head.shared_cacheable,
-        )

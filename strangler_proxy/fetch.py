@@ -118,6 +118,10 @@ class Fetch:
     def interim_response(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """Of no interest."""
 
+    def upstream_switched(self, reason: bytes, head: ResponseHead, rest: bytes) -> None:
+        """Cannot be: nothing of our own asks for it."""
+        raise AssertionError("a switch of protocols that nobody asked for")
+
     def response_head(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """The answer begins."""
         self._status = status

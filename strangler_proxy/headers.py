@@ -3,7 +3,8 @@ out.
 
 Names, values, order and letter case stay as they came. Not passed on:
 
-* hop-by-hop headers: those of RFC 9110 §7.6.1 and every name that `Connection` lists;
+* hop-by-hop headers: those of RFC 9110 §7.6.1 and every name that `Connection` lists; `Upgrade` is sent anew
+  by who passes a switch of protocols on;
 * `X-Strangler-*`, the toolkit's internal headers (a tester's override header is kept where the routes allow
   it);
 * from a client that is not a trusted proxy: `Forwarded` and all `X-Forwarded-*`; ours are set instead. A
@@ -46,6 +47,7 @@ class Kind(IntEnum):
     USER = 13
     POSITION = 14
     APPLIED = 15
+    UPGRADE = 16
 
 
 _KINDS = {
@@ -58,7 +60,7 @@ _KINDS = {
     b"proxy-authorization": Kind.DROP,
     b"te": Kind.DROP,
     b"trailer": Kind.DROP,
-    b"upgrade": Kind.DROP,
+    b"upgrade": Kind.UPGRADE,
     b"http2-settings": Kind.DROP,
     b"host": Kind.HOST,
     b"cookie": Kind.COOKIE,
@@ -114,6 +116,7 @@ class RequestHead:
     connection: bytes = b""
     expects_continue: bool = False
     forwarded: list[tuple[bytes, bytes]] | None = None
+    upgrade: bytes = b""  # the protocol asked for, where Connection says so too
     ready: bytes = b""
 
 
@@ -144,6 +147,8 @@ def read_request(headers: RawHeaders, *, http11: bool) -> RequestHead:
         raise BadHeadError(400, "an HTTP/1.0 request cannot be chunked")
     if head.connection:
         _drop_named(lines, head.connection)
+    if head.upgrade and not (http11 and _names(head.connection, b"upgrade")):
+        head.upgrade = b""  # RFC 9110 §7.8: of HTTP/1.0, and without the connection option, it is ignored
     return head
 
 
@@ -161,6 +166,8 @@ def _read_rare(head: RequestHead, kind: Kind, name: bytes, value: bytes) -> None
         if value.lower() != b"100-continue":
             raise BadHeadError(417, "the only expectation understood is 100-continue")
         head.expects_continue = True
+    elif kind is Kind.UPGRADE:
+        head.upgrade = b"%b, %b" % (head.upgrade, value) if head.upgrade else value
     elif kind is Kind.FORWARDED:
         if head.forwarded is None:
             head.forwarded = []
@@ -236,6 +243,8 @@ def request_bytes(
         framing = b""
     if head.expects_continue and framing:
         framing += b"Expect: 100-continue\r\n"
+    if head.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-ID: %b\r\n%b\r\n" % (
         method,
         target,
@@ -267,6 +276,7 @@ class ResponseHead:
     html: bool = False
     shared_cacheable: bool = False
     user: bytes | None = None
+    upgrade: bytes = b""
     ready: bytes = b""
     position: bytes = b""
     applied: bytes = b""
@@ -306,6 +316,8 @@ def read_response(headers: RawHeaders) -> ResponseHead:
             head.position = value
         elif kind is Kind.APPLIED:
             head.applied = value
+        elif kind is Kind.UPGRADE:
+            head.upgrade = value
     if connection:
         head.close = b"close" in connection
         _drop_named(lines, connection)
@@ -321,18 +333,25 @@ def response_start(
     if head.ready:
         return head.ready, False, False
     framing, rechunk, ends_with_close = b"", False, False
-    if status == 204:
+    if head.upgrade and status in (101, 426):  # RFC 9110 §15.2.2, §15.5.22
+        framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+    if status in (101, 204):
         pass
     elif head.length is not None:
-        framing = b"Content-Length: %d\r\n" % head.length
+        framing += b"Content-Length: %d\r\n" % head.length
     elif head_request or status == 304:
         pass
     elif http11:
-        framing, rechunk = b"Transfer-Encoding: chunked\r\n", True
+        framing += b"Transfer-Encoding: chunked\r\n"
+        rechunk = True
     else:
         ends_with_close = True
     start = b"HTTP/1.1 %d %b\r\n%b%b" % (status, reason, b"".join(head.lines), framing)
     return start, rechunk, ends_with_close
+
+
+def _names(connection: bytes, token: bytes) -> bool:
+    return token in (name.strip() for name in connection.split(b","))
 
 
 def _drop_named(lines: list[bytes], connection: bytes) -> None:

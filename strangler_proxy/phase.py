@@ -6,7 +6,6 @@ BUFFER_LIMIT = (
     65_536  # request bytes held while no connection is there, and the largest body kept for a replay
 )
 ADMISSION_SECONDS = 10.0  # what duties have to let a request go on
-CLIENT_SILENCE = 60.0  # seconds a client may take no bytes, or send none of a body it announced
 
 
 class Phase(Enum):

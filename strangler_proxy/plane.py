@@ -32,6 +32,7 @@ from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
+from strangler_proxy.tunnel import Tunnel
 from strangler_proxy.upstream import Pool
 from strangler_proxy.write_table import WriteTable, make_write_table
 
@@ -88,7 +89,7 @@ class DataPlane:
         self.recorder = Recorder()
         self.comparisons: ComparisonRecorder | None = None  # once some group asks for them
         self.active: set[Expiring] = set()
-        self.clients: set[ClientConnection] = set()
+        self.clients: set[ClientConnection | Tunnel] = set()
         self.draining = False
         self.now = loop.time
         self._on_outcome = on_outcome
@@ -289,6 +290,15 @@ class DataPlane:
             return False
         parsed = ipaddress.ip_address(address)
         return any(parsed in network for network in _networks(self.routes.trusted))
+
+    def tunnel_opened(self, tunnel: Tunnel) -> None:
+        """A tunnel holds a client's connection now."""
+        self.clients.add(tunnel)
+
+    def tunnel_closed(self, tunnel: Tunnel) -> None:
+        """It is gone."""
+        self.clients.discard(tunnel)
+        self.client_left()
 
     def client_left(self) -> None:
         """A client's connection is gone."""

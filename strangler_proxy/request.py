@@ -1,6 +1,8 @@
 """A request as it was parsed, and what an exchange needs of the connection it came over."""
 
+import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,3 +87,7 @@ class Client(Protocol):
 
     def body_blocked(self, *, blocked: bool) -> None:
         """Stop (or go on) reading the request's body."""
+
+    def switch(self, backend: asyncio.Transport, said: bytes, ended: Callable[[], None]) -> None:
+        """The protocol asked for is spoken from here on, after `said` has gone to the client: join it with
+        `backend`. Call `ended` when both are closed."""

@@ -15,6 +15,7 @@
     overrides: {header, cookie}       # testers; for every group that has none of its own
     expose: false                     # X-Strangler-Arm on responses
     trusted_proxies: [10.0.0.0/8]     # peers whose X-Forwarded-* headers are believed
+    listen: {...}                     # what a client's connection is granted
 
 Durations are milliseconds. Two rounds: pydantic checks the shape, then the references between the parts are
 checked on the plain data, so that one run names the faults of both kinds.
@@ -45,6 +46,7 @@ from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, 
 from strangler_proxy.sections.fields import Path as UrlPath
 from strangler_proxy.sections.freshness import PositionFile, ReadYourWritesFile
 from strangler_proxy.sections.instances import Place
+from strangler_proxy.sections.listen import ListenFile
 from strangler_proxy.sections.rates import RateFile, limits_of
 from strangler_proxy.sections.shadow import ShadowFile
 from strangler_proxy.sections.transform import TransformFile
@@ -158,6 +160,7 @@ class _RoutesFile(Strict):
     rate_limit: list[RateFile] = Field(default_factory=list)
     issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
     trusted_proxies: list[Network] = Field(default_factory=list)
+    listen: ListenFile = ListenFile()
 
 
 def load_routes(path: Path) -> Routes:
@@ -302,6 +305,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         backends=backends,
         groups=groups,
         trusted=tuple(parsed.trusted_proxies),
+        listen=parsed.listen.value(),
         issuers={name: item.value(name) for name, item in parsed.issuers.items()},
         rest=_rest(parsed.default, backends, site) if site else None,
         guards=guards.enabled

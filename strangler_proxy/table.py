@@ -24,6 +24,7 @@ from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
 from strangler_proxy.gateway.rfc9111 import CachePolicy
 from strangler_proxy.gateway.transform import Transforms
+from strangler_proxy.listen import Listen
 from strangler_proxy.shadow_policy import Shadow
 
 UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
@@ -167,6 +168,7 @@ class Routes:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     guards: bool = False
     pin: float = 5.0
+    listen: Listen = field(default_factory=Listen)
     sticky_headers: tuple[bytes, ...] = field(init=False, compare=False)
     sticky_cookies: tuple[bytes, ...] = field(init=False, compare=False)
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)

@@ -39,7 +39,11 @@ class Exchange(Protocol):
         """There will be no connection."""
 
     def interim_response(self, status: int, reason: bytes, head: ResponseHead) -> None:
-        """A 1xx answer."""
+        """A 1xx answer, but for 101."""
+
+    def upstream_switched(self, reason: bytes, head: ResponseHead, rest: bytes) -> None:
+        """101: the protocol asked for is spoken from here on, beginning with `rest`. The connection stays
+        yours: `detach` it."""
 
     def response_head(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """Status and headers are there."""
@@ -83,7 +87,9 @@ class UpstreamConnection:
         "_reason",
         "_remaining",
         "_surplus",
+        "_switched",
         "_until_close",
+        "_upgrade",
         "_whole",
         "broken",
         "idle_since",
@@ -101,11 +107,13 @@ class UpstreamConnection:
         self._paused = False
         self._discard = 0
         self._parser = httptools.HttpResponseParser(self)
-        self._begin_response(head_request=False, whole=False)
+        self._begin_response(head_request=False, whole=False, upgrade=b"")
 
-    def _begin_response(self, *, head_request: bool, whole: bool) -> None:
+    def _begin_response(self, *, head_request: bool, whole: bool, upgrade: bytes) -> None:
         self._head_request = head_request
         self._whole = whole and not head_request
+        self._upgrade = upgrade
+        self._switched: tuple[ResponseHead, bytes] | None = None  # 101, and what followed its head
         self._remaining = 0  # bytes of the body to come after a recognised head
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
@@ -121,11 +129,13 @@ class UpstreamConnection:
 
     # For the exchange that holds the connection
 
-    def begin(self, exchange: Exchange, *, head_request: bool, whole: bool = False) -> None:
+    def begin(
+        self, exchange: Exchange, *, head_request: bool, whole: bool = False, upgrade: bytes = b""
+    ) -> None:
         """Take the connection for one request; then `write` it. `whole`: the answer's head may come in one
-        piece, without `raw` and `lines`."""
+        piece, without `raw` and `lines`. `upgrade` is the protocol that the request asks for."""
         self._exchange = exchange
-        self._begin_response(head_request=head_request, whole=whole)
+        self._begin_response(head_request=head_request, whole=whole, upgrade=upgrade)
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
@@ -162,6 +172,16 @@ class UpstreamConnection:
         self._discard = _MAX_DISCARD
         self._pool.discarding.add(self)
 
+    def detach(self) -> asyncio.Transport:
+        """The transport, for another protocol; the pool counts it until `forget`."""
+        self.resume()
+        self._exchange = None
+        return self.transport
+
+    def forget(self) -> None:
+        """A detached connection is closed."""
+        self._pool.forget(self)
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -188,6 +208,9 @@ class UpstreamConnection:
             self._discarded(len(data))
         elif self.broken:
             self._fail(Failure.PROTOCOL)
+        elif self._switched is not None:
+            head, rest = self._switched
+            self._exchange.upstream_switched(self._reason, head, rest)
         else:
             self._exchange.response_flush()
             if self._complete:
@@ -222,8 +245,11 @@ class UpstreamConnection:
         self._got_byte = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.broken = True
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._switched is None:
+                self.broken = True
+            else:
+                self._switched = self._switched[0], data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError:
             raise
         except httptools.HttpParserError:
@@ -231,7 +257,7 @@ class UpstreamConnection:
                 self._surplus = True
             else:
                 self.broken = True
-        if not self._head_done:
+        if not self._head_done and self._switched is None:
             self._head_fed += len(data)
             self.broken |= self._head_fed > _MAX_HEAD
 
@@ -282,8 +308,11 @@ class UpstreamConnection:
         exchange = self._exchange
         if status < 200:
             self._interim = True
-            if status == 101:  # Upgrade is not passed on, so nobody can have asked for it
-                self.broken = True
+            if status == 101:
+                if not self._upgrade or head.upgrade.lower() != self._upgrade:
+                    self.broken = True  # nobody has asked for that
+                else:
+                    self._switched = head, b""
             elif exchange is not None:
                 exchange.interim_response(status, self._reason, head)
             return

@@ -161,6 +161,10 @@ class PartClient:
     def body_blocked(self, *, blocked: bool) -> None:
         """There is no body to hold back."""
 
+    def switch(self, backend: asyncio.Transport, said: bytes, ended: Callable[[], None]) -> None:
+        """Not called: a part asks for no other protocol, and an answer that was not asked for is refused."""
+        raise AssertionError("a part of an aggregate switched protocols")
+
     def _read(self, *, cut: bool) -> PartAnswer:
         head, end, body = b"".join(self._pieces).partition(b"\r\n\r\n")
         if cut or not end:
