@@ -9,20 +9,20 @@ in any worker changes nothing in the union, so the parent's count equals that of
 everything.
 """
 
-from dataclasses import dataclass, field
-
 _BITS = 12
 _REGISTERS = 1 << _BITS
 _ALPHA = 0.7213 / (1 + 1.079 / _REGISTERS)
 
 
-@dataclass(slots=True)
 class DistinctClients:
     """Counts 64-bit hashes. Keeps at most `cap` of them, then 4,096 bytes."""
 
-    cap: int = 50_000
-    _exact: set[int] | None = field(default_factory=set)
-    _registers: bytearray = field(default_factory=bytearray)
+    __slots__ = ("_exact", "_registers", "cap")
+
+    def __init__(self, cap: int = 50_000) -> None:
+        self.cap = cap
+        self._exact: set[int] | None = set()
+        self._registers = bytearray()
 
     def add(self, digest: int) -> bool:
         """Count `digest` (64 bits); did the count's state change?"""
@@ -42,7 +42,7 @@ class DistinctClients:
         """The number of different digests: exact up to `cap`, else within about 1.6 percent (one sigma)."""
         if self._exact is not None:
             return len(self._exact)
-        harmonic = sum(2.0**-rank for rank in self._registers)
+        harmonic = sum(2.0**-rank for rank in list(self._registers))  # mypyc knows no loop over a bytearray
         return round(_ALPHA * _REGISTERS * _REGISTERS / harmonic)
 
     def _raise_register(self, digest: int) -> bool:

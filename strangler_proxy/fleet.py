@@ -271,7 +271,7 @@ class Fleet:
             case "emptied":
                 self._tell_to_empty([message["group"]], 0, but=slot)
             case "outcomes":
-                self._hub.outcomes(slot.id, message["groups"])
+                self._hub.outcomes(slot.id, message)
             case "comparisons":
                 self._hub.comparisons.add(message)
             case "keys_wanted":

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from strangler_proxy.comparisons import Comparisons
-from strangler_proxy.outcomes import Totals, item_of
+from strangler_proxy.totals import Totals, evidence
 
 HEARTBEAT_SECONDS = 0.25
 _MOST_WAITING = 10_000
@@ -32,16 +32,19 @@ class Hub:
         self._seq = 0
         self._queues: set[asyncio.Queue[bytes | None]] = set()
 
-    def outcomes(self, worker: int, groups: dict[str, Any]) -> None:
+    def outcomes(self, worker: int, wire: dict[str, Any]) -> None:
         """What a worker drained."""
-        self.totals.add(groups)
-        for group, entry in groups.items():
-            if entry["items"]:
-                self._seq += 1
-                items = [item_of(item) for item in entry["items"]] if self._queues else []
-                self._publish(
-                    {"type": "batch", "seq": self._seq, "worker": worker, "group": group, "items": items}
-                )
+        self.totals.add(wire)
+        if not wire["items"]:
+            return
+        if not self._queues:
+            self._seq += 1  # so that who comes back sees that something was missed
+            return
+        for group, items in evidence(wire).items():
+            self._seq += 1
+            self._publish(
+                {"type": "batch", "seq": self._seq, "worker": worker, "group": group, "items": items}
+            )
 
     def switched(self, worker: int, version: str, at_ns: int) -> None:
         """A worker uses a version of the routes."""

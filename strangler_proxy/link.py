@@ -14,7 +14,7 @@ A frame is four bytes of length (big endian) and that many bytes of JSON. Each m
 | parent | `members` | `of`: by backend with several instances, `at` which addresses they are and which are `down` |
 | worker | `members` | `of`: by such a backend, what each instance has and had of this worker; every half second |
 | worker | `applied` | `version`, `at_ns`: these routes are in use; `compiled`: is the data path |
-| worker | `outcomes` | `groups`: what `Recorder.drain` gave |
+| worker | `outcomes` | what `outcomes.Recorder.drain` gave |
 | worker | `comparisons` | what `comparisons.Recorder.drain` gave |
 | worker | `breaker` | `backend`, `state` |
 

@@ -8,8 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from strangler_proxy.comparisons import Comparisons
-from strangler_proxy.outcomes import LATENCY_BOUNDS, ArmTotals, Totals
+from strangler_proxy.outcomes import LATENCY_BOUNDS
 from strangler_proxy.table import Routes
+from strangler_proxy.totals import ArmCounts, Totals
 
 _BREAKER_STATES = ("closed", "half_open", "open")
 
@@ -99,7 +100,7 @@ class ProxyCollector(Collector):
                     refused.add_metric([*key, reason], count)
                 cached.add_metric(key, counts.cached)
                 clients.add_metric(key, totals.clients.count())
-                latency.add_metric(key, _buckets(totals), counts.latency_ms_sum / 1000)
+                latency.add_metric(key, _buckets(counts), counts.latency_ms_sum / 1000)
         yield from (requests, errors, statuses, fallbacks, rejections, aborted, overridden, guarded)
         yield from (refused, cached, clients, latency)
         yield from self._compared()
@@ -170,10 +171,10 @@ class ProxyCollector(Collector):
         yield from (up, pending, requests)
 
 
-def _buckets(totals: ArmTotals) -> list[tuple[str, float]]:
+def _buckets(counts: ArmCounts) -> list[tuple[str, float]]:
     buckets: list[tuple[str, float]] = []
     running = 0
-    for bound, count in zip((*LATENCY_BOUNDS, None), totals.counts.latency, strict=True):
+    for bound, count in zip((*LATENCY_BOUNDS, None), counts.latency, strict=True):
         running += count
         buckets.append(("+Inf" if bound is None else str(bound / 1000), running))
     return buckets

@@ -33,11 +33,11 @@ from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
 from strangler_proxy.metrics import exposition
-from strangler_proxy.outcomes import Totals
 from strangler_proxy.reload import RoutesFollower
 from strangler_proxy.routes import parse_with_places, read_content
 from strangler_proxy.speedups import VARIABLE, SpeedupsError, choose
 from strangler_proxy.table import Routes
+from strangler_proxy.totals import Totals
 
 if TYPE_CHECKING:
     from strangler_proxy.gateway.key_sources import KeySources

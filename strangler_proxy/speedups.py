@@ -26,9 +26,9 @@ import strangler_proxy
 
 VARIABLE = "STRANGLER_SPEEDUPS"
 # What runs for every request. The rest is imported by these as it is: frozen values that travel pickled
-# (table), parts that mypyc cannot compile (clients), and what wires them (plane, duties).
+# (table), parts that mypyc cannot compile, and what wires them (plane, duties).
 MODULES = (
-    "account", "answers", "buckets", "decide", "downstream", "exchange", "headers", "identity", "outcomes",
+    "account", "answers", "buckets", "clients", "decide", "downstream", "exchange", "headers", "identity", "outcomes",
     "recognise", "request", "upstream",
 )  # fmt: skip
 _PACKAGE = Path(strangler_proxy.__file__).resolve().parent

@@ -205,9 +205,9 @@ class Worker:
     def _send_outcomes(self) -> None:
         assert self._plane is not None
         self._times.flushed(self._loop.time())
-        groups = self._plane.recorder.drain()
-        if groups is not None:
-            self._link.send({"t": "outcomes", "groups": groups})
+        outcomes = self._plane.recorder.drain()
+        if outcomes is not None:
+            self._link.send({"t": "outcomes", **outcomes})
         recorder = self._plane.comparisons
         comparisons = recorder.drain() if recorder is not None else None
         if comparisons is not None:

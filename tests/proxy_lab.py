@@ -5,6 +5,7 @@ that gets the parsed request and the writer and may do anything to the connectio
 """
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -18,6 +19,7 @@ from chassis.resilience.breaker import BreakerState
 from strangler_proxy.identity import ANONYMOUS_COOKIE, CookieSigner
 from strangler_proxy.plane import DataPlane
 from strangler_proxy.routes import parse_routes
+from strangler_proxy.totals import Totals, evidence
 
 SECRET = b"a secret for tests, 32 bytes long"
 T = TypeVar("T")
@@ -262,8 +264,22 @@ class Lab:
 
     def items(self, group: str = "catalog") -> list[list[Any]]:
         """Evidence recorded since the last call."""
-        wire = self.plane.recorder.drain()
-        return wire[group]["items"] if wire and group in wire else []
+        told = self.drained()
+        return told[group]["items"] if group in told else []
+
+    def drained(self) -> dict[str, dict[str, Any]]:
+        """What was recorded since the last call, by group: both arms as the admin port shows them, and `items`, the
+        evidence, as lists. Through JSON, as in life."""
+        wire = json.loads(json.dumps(self.plane.recorder.drain()))
+        if wire is None:
+            return {}
+        totals, seen = Totals(), evidence(wire)
+        totals.add(wire)
+        return {
+            name: {arm.value: sums.as_json() for arm, sums in arms.items()}
+            | {"items": [list(item.values()) for item in seen.get(name, [])]}
+            for name, arms in totals.groups.items()
+        }
 
 
 def routes_text(monolith: int, catalog: int, **changes: object) -> bytes:

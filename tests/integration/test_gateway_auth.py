@@ -62,8 +62,7 @@ def test_only_a_good_and_sufficient_token_passes_and_refusals_are_no_evidence() 
             (request,) = it.catalog.requests
             assert request.get(b"x-strangler-subject") == b"%C3%A4%207"
             assert request.get(b"x-strangler-issuer") == b"shop"
-            wire = it.plane.recorder.drain()
-            assert wire is not None
+            wire = it.drained()
             assert wire["catalog"]["canary"]["refused"] == {"auth": 4}
             assert wire["catalog"]["items"] == [["canary", 1, 100]]
 
@@ -198,8 +197,7 @@ def test_a_check_that_cannot_be_made_lets_nobody_in(monolith: Script) -> None:
             answer = await it.get("/api/x", "Cookie: sessionid=good")
             assert (answer.status, bool(answer.get(b"retry-after"))) == (503, True)
             assert not it.catalog.requests
-            wire = it.plane.recorder.drain()
-            assert wire is not None
+            wire = it.drained()
             assert wire["catalog"]["items"] == []
 
     run(main())

@@ -36,8 +36,7 @@ def test_an_anonymous_read_is_answered_from_memory_and_counted_apart() -> None:
             fresh = await it.get("/api/x")  # a new client gets a cookie of its own, also from memory
             assert b"strangler_id=" in fresh.get(b"set-cookie")
             assert (fresh.get(b"x-cache"), len(it.catalog.requests)) == (b"hit", 2)
-            wire = it.plane.recorder.drain()
-            assert wire is not None
+            wire = it.drained()
             assert (wire["catalog"]["canary"]["cached"], wire["catalog"]["canary"]["requests"]) == (4, 2)
             assert wire["catalog"]["items"] == [["canary", 2, 100]]
 
@@ -204,15 +203,14 @@ def test_a_failure_while_asking_again_is_not_hidden() -> None:
         seen: list[Message] = []
         async with lab(group="cache: {}", catalog=with_tag(seen)) as it:
             await it.get("/api/x")
-            it.plane.recorder.drain()
+            it.drained()
             it.catalog.script = reply(b"no", status=b"500 No")
 
             async def fell_back() -> bool:
                 return (await it.get("/api/x")).body == b"monolith"
 
             await until_true(fell_back)
-            wire = it.plane.recorder.drain()
-            assert wire is not None
+            wire = it.drained()
             assert wire["catalog"]["canary"]["errors"] >= 1
 
     run(main())

@@ -21,8 +21,7 @@ def test_a_client_over_its_limit_gets_429_and_is_no_evidence() -> None:
             assert refusal.get(b"ratelimit-policy") == b'"ip";q=3;w=10800'
             assert json.loads(refusal.body)["status"] == 429
             assert len(proxy.catalog.requests) == 3
-            wire = proxy.plane.recorder.drain()
-            assert wire is not None
+            wire = proxy.drained()
             assert wire["catalog"]["canary"]["refused"] == {"rate": 2}
             assert wire["catalog"]["canary"]["requests"] == 3
             assert sum(item[1] for item in wire["catalog"]["items"]) == 3
@@ -54,8 +53,7 @@ def test_the_site_limit_holds_across_groups_and_for_what_no_group_claims() -> No
             paths = ["/api/x", "/elsewhere", "/api/x", "/elsewhere"]
             assert statuses([await proxy.get(path, "X-Key: k") for path in paths]) == [200, 200, 429, 429]
             assert (await proxy.get("/elsewhere", "X-Key: another")).status == 200
-            wire = proxy.plane.recorder.drain()
-            assert wire is not None
+            wire = proxy.drained()
             assert wire["*"]["control"]["refused"] == {"rate": 1}
             assert wire["*"]["items"] == []
 

@@ -213,8 +213,7 @@ def test_guarded_requests_are_counted_and_no_evidence() -> None:
             sides.status = b"500 Broken"
             await read(client, "Cookie: sessionid=a")
             client.close()
-            wire = proxy.plane.recorder.drain()
-            assert wire is not None
+            wire = proxy.drained()
             assert wire["catalog"]["control"]["guarded"] == 1
             assert wire["catalog"]["items"] == []
 

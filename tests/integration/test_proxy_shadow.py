@@ -95,8 +95,7 @@ def test_a_control_user_is_compared_with_the_canary_and_nothing_of_it_shows() ->
             assert copy.start == own.start
             for name in (b"host", b"cookie", b"accept-language", b"x-request-id", b"x-forwarded-for"):
                 assert copy.get(name) == own.get(name) != b"", name
-            outcomes = proxy.plane.recorder.drain()
-            assert outcomes is not None
+            outcomes = proxy.drained()
             assert sum(item[1] for item in outcomes["catalog"]["items"] if item[0] == "control") <= 1
             assert "canary" not in json.dumps(outcomes["catalog"]["items"])
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from strangler_proxy.clients import DistinctClients
 from strangler_proxy.decide import Arm
 from strangler_proxy.link import Decoder, FrameError, encode
-from strangler_proxy.outcomes import LATENCY_BOUNDS, Failure, Recorder, Totals, item_of, quantile
+from strangler_proxy.outcomes import LATENCY_BOUNDS, MOST_ITEMS, Failure, Recorder
+from strangler_proxy.totals import Totals, evidence, quantile
 from strangler_proxy.worker import FlushTimes
 
 
@@ -50,7 +51,7 @@ def test_good_answers_are_batched_in_runs_and_order_is_kept() -> None:
     good(recorder, Arm.CONTROL, weight=0)
     wire = recorder.drain()
     assert wire is not None
-    items = [item_of(item) for item in wire["g"]["items"]]
+    items = evidence(wire)["g"]
     assert [(item["arm"], item.get("ok"), item["percent"]) for item in items] == [
         ("canary", 3, 25),
         ("canary", None, 25),
@@ -70,6 +71,44 @@ def test_good_answers_are_batched_in_runs_and_order_is_kept() -> None:
         "percent": 25,
     }
     assert recorder.drain() is None
+
+
+def test_evidence_without_room_is_counted_and_what_was_counted_stays_exact() -> None:
+    recorder, totals = Recorder(), Totals()
+    for number in range(MOST_ITEMS + 3):
+        bad(recorder, Arm.CANARY, number)
+    good(recorder, Arm.CANARY)
+    good(recorder, Arm.CANARY)
+    wire = recorder.drain()
+    assert wire is not None
+    totals.add(wire)
+    assert totals.dropped == 5
+    assert len(evidence(wire)["g"]) == MOST_ITEMS
+    assert totals.group("g")[Arm.CANARY].counts.requests == MOST_ITEMS + 5
+    good(recorder, Arm.CANARY)
+    wire = recorder.drain()
+    assert wire is not None
+    assert evidence(wire) == {"g": [{"arm": "canary", "ok": 1, "percent": 25}]}
+
+
+def test_hundreds_of_groups_drain_what_happened_and_nothing_else() -> None:
+    recorder, totals = Recorder(), Totals()
+    for _ in range(2):
+        for number in range(500):
+            recorder.answered(f"g{number}", Arm.CONTROL, status=200, latency_ms=1.2, client=number, weight=5)
+        wire = recorder.drain()
+        assert wire is not None
+        totals.add(wire)
+    assert len(json.dumps(wire)) < 500 * 50  # the second time there is no new client
+    recorder.answered("g7", Arm.CANARY, status=204, latency_ms=1.25, client=1, weight=5)
+    wire = recorder.drain()
+    assert wire is not None
+    assert wire["names"] == ["g7"]
+    totals.add(wire)
+    assert len(totals.groups) == 500
+    shown = totals.group("g7")
+    assert shown[Arm.CONTROL].counts.latency_ms_sum == 2.4
+    assert (shown[Arm.CANARY].counts.by_status, shown[Arm.CANARY].counts.latency_ms_sum) == ({204: 1}, 1.25)
 
 
 EVENTS = st.lists(
@@ -141,7 +180,7 @@ def add(totals: Totals, recorder: Recorder) -> int:
         return 0
     wire = json.loads(json.dumps(wire))
     totals.add(wire)
-    return sum(item[1] if len(item) == 3 else 1 for item in wire["g"]["items"])
+    return sum(item.get("ok", 1) for item in evidence(wire).get("g", []))
 
 
 def test_quantiles_are_within_their_bucket() -> None:
@@ -151,7 +190,9 @@ def test_quantiles_are_within_their_bucket() -> None:
         recorder.answered("g", Arm.CONTROL, status=200, latency_ms=latency, client=1, weight=0)
     wire = recorder.drain()
     assert wire is not None
-    histogram = wire["g"]["control"]["latency"]
+    totals = Totals()
+    totals.add(wire)
+    histogram = totals.group("g")[Arm.CONTROL].counts.latency
     for share in (0.5, 0.95, 0.99):
         true = latencies[round(share * 5000) - 1]
         bound = next(bound for bound in LATENCY_BOUNDS if bound >= true)
