@@ -144,6 +144,8 @@ class ClientConnection:
 
     def eof_received(self) -> bool:
         """Called by the loop. A client may end its sending side and still wait for its answers."""
+        if not self._transport.can_write_eof():
+            return False  # asyncio keeps no connection half-closed under TLS
         self._half_closed = True
         if self._incoming is not None or (self._current is None and not self._queue):
             return False
@@ -244,7 +246,8 @@ class ClientConnection:
             name = self._transport.get_extra_info("peername")
             address = str(name[0]) if name else ""  # empty: it has left already
             trusted = bool(address) and self._plane.trusts(address)
-            self._peer = Peer(address.encode("ascii"), trusted=trusted)
+            secure = self._transport.get_extra_info("ssl_object") is not None
+            self._peer = Peer(address.encode("ascii"), trusted=trusted, secure=secure)
             self._peer_routes = routes
         return self._peer
 

@@ -176,10 +176,12 @@ def _read_rare(head: RequestHead, kind: Kind, name: bytes, value: bytes) -> None
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of the other end of a client connection. `trusted`: its X-Forwarded-* are believed."""
+    """What is known of the other end of a client connection. `trusted`: its X-Forwarded-* are believed;
+    `secure`: it came over TLS."""
 
     address: bytes
     trusted: bool = False
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,11 @@ class Origin:
 def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
     """The forwarding headers for a request that came over `peer` with `forwarded` on it."""
     if not peer.trusted or not forwarded:
-        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n"
-        return Origin(lines % (peer.address, host), peer.address, secure=False)
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        proto = b"https" if peer.secure else b"http"
+        return Origin(lines % (peer.address, proto, host), peer.address, secure=peer.secure)
     chain = b""
-    proto = b"http"
+    proto = b"https" if peer.secure else b"http"
     original = host
     others: list[bytes] = []
     for name, value in forwarded:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+import structlog
+
 from chassis.resilience.breaker import Breaker, BreakerState
 from strangler_proxy.cluster.members import Members
 from strangler_proxy.cluster.several import Address
@@ -32,6 +34,7 @@ from strangler_proxy.identity import CookieSigner
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
+from strangler_proxy.tls import HANDSHAKE_SECONDS, FollowedContext
 from strangler_proxy.tunnel import Tunnel
 from strangler_proxy.upstream import Pool
 from strangler_proxy.write_table import WriteTable, make_write_table
@@ -100,6 +103,7 @@ class DataPlane:
         self._known: dict[str, dict[str, list[Address]]] = {}
         self._members: dict[str, Members] = {}  # by backend; only those of several instances
         self._servers: list[asyncio.Server] = []
+        self._front: FollowedContext | None = None
         self._id_prefix = secrets.token_hex(10).encode()
         self._id_count = 0
         self._empty = asyncio.Event()
@@ -113,15 +117,31 @@ class DataPlane:
         self._tick()
 
     async def listen(self, listener: socket.socket) -> None:
-        """Serve on `listener`, a bound TCP socket."""
+        """Serve on `listener`, a bound TCP socket; with TLS when the routes ask for it now."""
+        front = self.routes.tls
+        if front is not None:
+            self._front = FollowedContext(front)
         server = await self.loop.create_server(
-            lambda: ClientConnection(self).protocol(), sock=listener, backlog=4096
+            lambda: ClientConnection(self).protocol(),
+            sock=listener,
+            backlog=4096,
+            ssl=self._front.context if self._front is not None else None,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if self._front is not None else None,
         )
         self._servers.append(server)
+
+    def _look_at_certificate(self) -> None:
+        said = self._front.look() if self._front is not None else None
+        if said:
+            structlog.get_logger().error("new certificate refused, the old one stays", reason=said)
+        elif said is not None:
+            structlog.get_logger().info("new certificate in use")
 
     def apply(self, routes: Routes) -> None:
         """Use `routes` for every request that begins from now on."""
         self.routes = routes
+        if self._front is not None and routes.tls is not None:
+            self._front.front = routes.tls
         self._set_guard()
         self._prepare_groups()
         self._gather_members()
@@ -339,6 +359,7 @@ class DataPlane:
             self.guard.poll(now)
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
+            self._look_at_certificate()
             for pool in self._pools.values():
                 pool.sweep(now)
             for client in list(self.clients):

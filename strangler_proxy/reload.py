@@ -92,7 +92,10 @@ class RoutesFollower:
         """The file's content and its routes. Raises InvalidFileError."""
         content = read_content(self.path)
         routes, places = parse_with_places(content, str(self.path))
-        problems = self._check(routes, places)
+        problems = list(self._check(routes, places))
+        if (routes.tls is None) != (self.routes.tls is None):
+            message = "is switched on or off only when the proxy starts"
+            problems.append(places.problem(("tls",), message, "restart the proxy with this file"))
         if problems:
             raise InvalidFileError(problems)
         return content, routes

@@ -49,6 +49,7 @@ from strangler_proxy.sections.instances import Place
 from strangler_proxy.sections.listen import ListenFile
 from strangler_proxy.sections.rates import RateFile, limits_of
 from strangler_proxy.sections.shadow import ShadowFile
+from strangler_proxy.sections.tls import FrontTlsFile
 from strangler_proxy.sections.transform import TransformFile
 from strangler_proxy.table import (
     UNROUTED,
@@ -157,6 +158,7 @@ class _RoutesFile(Strict):
     overrides: _OverridesFile | None = None
     expose: bool = False
     read_your_writes: ReadYourWritesFile | None = None
+    tls: FrontTlsFile | None = None
     rate_limit: list[RateFile] = Field(default_factory=list)
     issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
     trusted_proxies: list[Network] = Field(default_factory=list)
@@ -311,6 +313,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         guards=guards.enabled
         and (parsed.read_your_writes is not None or any(b.position for b in backends.values())),
         pin=guards.pin / 1000,
+        tls=parsed.tls.value() if parsed.tls is not None else None,
     )
 
 
@@ -336,6 +339,7 @@ def _backend(name: str, item: _BackendFile) -> Backend:
         port=address.port,
         several=item.several(),
         position=item.position.value() if item.position is not None else None,
+        tls=item.backend_tls(),
         timeouts=item.timeouts.over(Timeouts()),
         limits=Limits(
             connections=item.limits.connections,

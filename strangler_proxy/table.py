@@ -26,6 +26,7 @@ from strangler_proxy.gateway.rfc9111 import CachePolicy
 from strangler_proxy.gateway.transform import Transforms
 from strangler_proxy.listen import Listen
 from strangler_proxy.shadow_policy import Shadow
+from strangler_proxy.tls import BackendTls, FrontTls
 
 UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
 BUCKETS = 10_000  # one bucket is 0.01 percent
@@ -98,15 +99,17 @@ class Backend:
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     several: Several | None = None
     position: Position | None = None
+    tls: BackendTls | None = None
     key: str = field(init=False, compare=False)  # name and address: what pools and breakers belong to
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", f"{self.name} {self.url}")
+        object.__setattr__(self, "key", f"{self.name} {self.url} {self.tls or ''}".rstrip())
 
     @property
     def url(self) -> str:
-        """`http://host:port`, an IPv6 address in brackets."""
-        return Address(self.host, self.port).url
+        """`http://host:port` or `https://host:port`, an IPv6 address in brackets."""
+        url = Address(self.host, self.port).url
+        return url if self.tls is None else "https" + url.removeprefix("http")
 
     def at(self, address: Address) -> "Backend":
         """The instance of this backend at `address`."""
@@ -168,6 +171,7 @@ class Routes:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     guards: bool = False
     pin: float = 5.0
+    tls: FrontTls | None = None
     listen: Listen = field(default_factory=Listen)
     sticky_headers: tuple[bytes, ...] = field(init=False, compare=False)
     sticky_cookies: tuple[bytes, ...] = field(init=False, compare=False)

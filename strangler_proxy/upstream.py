@@ -12,6 +12,7 @@ request is a task except opening a connection. What keeps one user's bytes out o
 """
 
 import asyncio
+import ssl
 from collections import deque
 from typing import Protocol, cast
 
@@ -21,6 +22,7 @@ from strangler_proxy.headers import ResponseHead, read_response
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.recognise import recognise_response
 from strangler_proxy.table import Backend
+from strangler_proxy.tls import client_context
 
 _MAX_HEAD = 65_536
 _MAX_DISCARD = 65_536
@@ -389,6 +391,7 @@ class Pool:
     def __init__(self, backend: Backend, *, loop: asyncio.AbstractEventLoop) -> None:
         self.backend = backend
         self.discarding: set[UpstreamConnection] = set()
+        self._context: ssl.SSLContext | None = None
         self._loop = loop
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
@@ -506,16 +509,27 @@ class Pool:
         task = self._loop.create_task(self._open_connection())
         self._connecting[task] = exchange
 
+    def _secure(self) -> ssl.SSLContext | None:
+        """The context for this backend, made with its first connection; None in the clear. Raises OSError."""
+        if self._context is None and self.backend.tls is not None:
+            self._context = client_context(self.backend.tls)
+        return self._context
+
     async def _open_connection(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         connection: UpstreamConnection | None = None
         failure = Failure.REFUSED
+        tls = self.backend.tls
         try:
             async with asyncio.timeout(self.backend.timeouts.connect):
                 made = UpstreamConnection(self)
                 await self._loop.create_connection(
-                    lambda: cast("asyncio.Protocol", made), self.backend.host, self.backend.port
+                    lambda: cast("asyncio.Protocol", made),
+                    self.backend.host,
+                    self.backend.port,
+                    ssl=self._secure(),
+                    server_hostname=None if tls is None else tls.server_name or self.backend.host,
                 )
             connection = made
         except TimeoutError:

@@ -260,7 +260,7 @@ class _OneConnection:
 async def probed(instance: Backend, policy: HealthPolicy) -> Probe:
     """Ask `instance` once."""
     connection = _OneConnection(instance)
-    host = policy.host or instance.url.removeprefix("http://")
+    host = policy.host or instance.url.partition("://")[2]
     try:
         answer = await fetched(
             connection,

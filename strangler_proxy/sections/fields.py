@@ -44,7 +44,7 @@ def _path(value: str) -> str:
 
 
 def checked_url(value: str) -> str:
-    """`value` when it is the URL of a server. Raises ValueError."""
+    """`value` when it is the URL of a server, `http://` or `https://`. Raises ValueError."""
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -52,10 +52,12 @@ def checked_url(value: str) -> str:
         raise ValueError(f"not a URL: {error}") from error
     if parts.hostname and not _HOST.fullmatch(parts.hostname):
         raise ValueError("the URL's host is a name of letters, digits, - and dots, or an address")
-    if parts.scheme != "http":
-        raise ValueError("the URL must begin with http:// (TLS ends before the proxy or at a sidecar)")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the URL must begin with http:// or https://")
     if not parts.hostname or port == 0:
-        raise ValueError("the URL needs a host and, unless it is 80, a port: http://127.0.0.1:8001")
+        raise ValueError(
+            "the URL needs a host and, unless it is 80 (https: 443), a port: http://127.0.0.1:8001"
+        )
     if parts.username or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("the URL names host and port alone; paths are forwarded as they come")
     return value
@@ -64,7 +66,12 @@ def checked_url(value: str) -> str:
 def address_of(url: str) -> Address:
     """Where a checked `url` points to."""
     parts = urlsplit(url)
-    return Address(parts.hostname or "", parts.port or 80)
+    return Address(parts.hostname or "", parts.port or (443 if is_tls(url) else 80))
+
+
+def is_tls(url: str) -> bool:
+    """Does a checked `url` begin with https?"""
+    return urlsplit(url).scheme == "https"
 
 
 def _token(value: str) -> str:

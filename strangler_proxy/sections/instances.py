@@ -27,7 +27,9 @@ from strangler_proxy.cluster.several import (
     Several,
     Source,
 )
-from strangler_proxy.sections.fields import Milliseconds, Strict, Url, address_of
+from strangler_proxy.sections.fields import Milliseconds, Strict, Url, address_of, is_tls
+from strangler_proxy.sections.tls import BackendTlsFile
+from strangler_proxy.tls import BackendTls
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TARGET = re.compile(r"/[!-~]*")
@@ -114,6 +116,24 @@ class Place(Strict):
     instances: Annotated[list[Url], Field(min_length=1, max_length=1000)] | None = None
     discover: DiscoverFile | None = None
     health: HealthFile | None = None
+    tls: BackendTlsFile | None = None
+
+    @model_validator(mode="after")
+    def _one_scheme(self) -> Self:
+        urls = [self.url] if self.url is not None else self.instances or []
+        secure = {is_tls(url) for url in urls}
+        if len(secure) > 1:
+            raise ValueError("the instances of a backend are all http:// or all https://")
+        if self.tls is not None and secure == {False}:
+            raise ValueError("tls belongs to https:// URLs (or to discover, whose list may say http://)")
+        return self
+
+    def backend_tls(self) -> BackendTls | None:
+        """The frozen value; None where it is spoken to in the clear."""
+        urls = [self.url] if self.url is not None else self.instances or []
+        if self.tls is not None:
+            return self.tls.value()
+        return BackendTls() if any(is_tls(url) for url in urls) else None
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:

@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[str, str, int, str, str]] = {
     "instance that is no URL": (
         "url: http://127.0.0.1:8101", "instances: [http://h, h:80]", 5, "backends.catalog.instances.1", "http://",
     ),
-    "https backend": ("http://127.0.0.1:8101", "https://x:1", 5, "backends.catalog.url", "http://"),
+    "backend of another scheme": ("http://127.0.0.1:8101", "ftp://x:1", 5, "backends.catalog.url", "https://"),
     "backend without a host": ("http://127.0.0.1:8101", "'http://:80'", 5, "backends.catalog.url", "host"),
     "backend with a path": (
         "http://127.0.0.1:8101", "http://x/api",
