@@ -144,6 +144,11 @@ class Reporting:
         if permit is not None:
             self._plane.breaker_record(self._backend, ok=ok, epoch=permit)
 
+    def _forget_permit(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._plane.breaker_forget(self._backend, epoch=permit)
+
     def _record_answer(self) -> None:
         status = self._status
         self._tell_breaker(ok=status < 500 or self._backend.name == self._routes.default)

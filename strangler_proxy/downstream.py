@@ -34,6 +34,7 @@ from strangler_proxy.phase import BUFFER_LIMIT
 from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
 from strangler_proxy.table import Routes
+from strangler_proxy.trailers import LONGEST, MOST, TrailersTooLargeError, check_size
 from strangler_proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class ClientConnection:
         "_queue",
         "_reading_paused",
         "_target",
+        "_trailers",
         "_transport",
         "_unsent",
         "write_blocked",
@@ -90,6 +92,7 @@ class ClientConnection:
         self._held: bytes | None = None  # what came after a request that asks for another protocol
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._trailers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
         self._head_fed = 0
         self._head_since = 0.0  # 0: no head is being read
@@ -181,6 +184,7 @@ class ClientConnection:
         """Called by the parser."""
         self._target = b""
         self._headers = []
+        self._trailers = []
         self._head_size = 0
         self._head_fed = 0
         self._head_since = self._last or 1.0
@@ -192,8 +196,9 @@ class ClientConnection:
             self._fault = BadHeadError(414, f"a request target has at most {MAX_TARGET} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser; trailers come here too and are dropped (RFC 9110 §6.5.1 allows it)."""
+        """Called by the parser, for trailers too."""
         if not self._head_since:
+            self._trailers.append((name, value))
             return
         self._headers.append((name, value))
         self._head_size += len(name) + len(value) + 4
@@ -225,7 +230,12 @@ class ClientConnection:
     def on_message_complete(self) -> None:
         """Called by the parser."""
         if self._incoming is not None and self._fault is None:
-            self._incoming.body_end()
+            try:
+                check_size(self._trailers)
+            except TrailersTooLargeError:
+                self._fault = BadHeadError(431, f"trailers have at most {LONGEST} bytes and {MOST} fields")
+                return
+            self._incoming.body_end(self._trailers)
             self._incoming = None
 
     # request.Client

@@ -25,13 +25,14 @@ from strangler_proxy.buckets import digest_of
 from strangler_proxy.cluster.members import Tries
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
-from strangler_proxy.headers import Origin, ResponseHead, request_bytes
+from strangler_proxy.headers import Origin, RawHeaders, ResponseHead, request_bytes
 from strangler_proxy.identity import anonymous_key, identify
 from strangler_proxy.outcomes import Failure
-from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, Phase
+from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, BUSY_SECONDS, Phase
 from strangler_proxy.replying import Replying
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, StickyKind, Timeouts
+from strangler_proxy.trailers import trailer_lines
 from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -172,13 +173,13 @@ class Exchange(Replying):
         if self._phase is Phase.RUNNING:
             self._await_upstream(self._routes.listen.body_timeout)
 
-    def body_end(self) -> None:
+    def body_end(self, trailers: RawHeaders = ()) -> None:
         """The request is whole."""
         self.request_complete = True
         if self._phase is Phase.DONE:
             return
         if self._request.head.chunked:
-            self._queue(b"0\r\n\r\n")
+            self._queue(b"0\r\n%b\r\n" % trailer_lines(trailers))
         if self._phase is Phase.RUNNING:
             self._await_upstream(self._timeouts.read)
 
@@ -351,11 +352,12 @@ class Exchange(Replying):
         else:
             self._await_upstream(self._timeouts.read)
 
-    def response_end(self) -> None:
-        """The answer is whole."""
+    def response_end(self, trailers: RawHeaders = ()) -> None:
+        """The answer is whole; trailers are passed to a client that asked for them (RFC 9110 §6.5.1)."""
         self._connection = None
         if self._rechunk:
-            self._client.send(b"0\r\n\r\n")
+            wanted = self._request.head.trailers
+            self._client.send(b"0\r\n%b\r\n" % (trailer_lines(trailers) if wanted else b""))
         if self._duties is not None:
             self._duties.complete = True
         self._record_answer()
@@ -446,6 +448,11 @@ class Exchange(Replying):
         self._upstream_blocked = False
         self._await_upstream(self._timeouts.connect)
         pool = self._pool = plane.pool(self._backend)
+        if pool.full:  # says nothing of the backend: no evidence
+            self._pool = None
+            self._forget_permit()
+            self._rejected(BUSY_SECONDS)
+            return
         connection = pool.acquire(self, now=plane.now(), safe=self._safe, new=new)
         if connection is not None:
             self.upstream_ready(connection)
@@ -492,7 +499,8 @@ class Exchange(Replying):
         if self._may_fall_back():
             self._fall_back()
             return
-        detail = f"backend {self._backend.name} is failing and is given a pause"
+        busy = retry_after == BUSY_SECONDS
+        detail = f"backend {self._backend.name} is {'busy' if busy else 'failing and is given a pause'}"
         self._answer(503, detail, retry_after=retry_after)
 
     def _failed(self, failure: Failure, status: int) -> None:

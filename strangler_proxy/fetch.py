@@ -140,7 +140,7 @@ class Fetch:
         if self._size > self._max_body:
             self._end(None)
 
-    def response_end(self) -> None:
+    def response_end(self, trailers: RawHeaders = ()) -> None:
         """The answer is whole, and the connection is no longer ours."""
         self._connection = None
         self._end(None)

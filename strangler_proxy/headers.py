@@ -7,13 +7,15 @@ Names, values, order and letter case stay as they came. Not passed on:
   by who passes a switch of protocols on;
 * `X-Strangler-*`, the toolkit's internal headers (a tester's override header is kept where the routes allow
   it);
-* from a client that is not a trusted proxy: `Forwarded` and all `X-Forwarded-*`; ours are set instead. A
-  trusted proxy's chain is continued;
+* from a client that is not a trusted proxy: `Forwarded` (RFC 7239) and all `X-Forwarded-*`; ours are set
+  instead. A trusted proxy's chains are continued;
 * spellings with `_` of any of these: CGI-like environments (WSGI, Django) cannot tell `X_Forwarded_For` from
   `X-Forwarded-For`.
 
 Framing headers (`Content-Length`, `Transfer-Encoding`) are read here and written anew by whoever frames the
-body. `Host` is forwarded as received. No `Via` is added: clients must not be able to tell the sides apart.
+body. `Host` is forwarded as received. Backends are sent `Via` (RFC 9110 §7.6.3 wants it of a gateway), after what a
+client said of it; answers get none, so that clients cannot tell the sides apart by it. `TE: trailers` is asked of
+a backend when the client asked for it, and `Trailer` announces what `trailers.py` passes on.
 """
 
 import re
@@ -24,6 +26,7 @@ from functools import lru_cache
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
+VIA = b"Via: 1.1 strangler\r\n"
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]*")
 
@@ -48,6 +51,7 @@ class Kind(IntEnum):
     POSITION = 14
     APPLIED = 15
     UPGRADE = 16
+    TE = 17
 
 
 _KINDS = {
@@ -58,8 +62,7 @@ _KINDS = {
     b"proxy-connection": Kind.DROP,
     b"proxy-authenticate": Kind.DROP,
     b"proxy-authorization": Kind.DROP,
-    b"te": Kind.DROP,
-    b"trailer": Kind.DROP,
+    b"te": Kind.TE,
     b"upgrade": Kind.UPGRADE,
     b"http2-settings": Kind.DROP,
     b"host": Kind.HOST,
@@ -117,6 +120,7 @@ class RequestHead:
     expects_continue: bool = False
     forwarded: list[tuple[bytes, bytes]] | None = None
     upgrade: bytes = b""  # the protocol asked for, where Connection says so too
+    trailers: bool = False
     ready: bytes = b""
 
 
@@ -168,6 +172,8 @@ def _read_rare(head: RequestHead, kind: Kind, name: bytes, value: bytes) -> None
         head.expects_continue = True
     elif kind is Kind.UPGRADE:
         head.upgrade = b"%b, %b" % (head.upgrade, value) if head.upgrade else value
+    elif kind is Kind.TE:
+        head.trailers |= _names(value.lower(), b"trailers")
     elif kind is Kind.FORWARDED:
         if head.forwarded is None:
             head.forwarded = []
@@ -196,13 +202,16 @@ class Origin:
 def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
     """The forwarding headers for a request that came over `peer` with `forwarded` on it."""
     if not peer.trusted or not forwarded:
-        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n%b"
         proto = b"https" if peer.secure else b"http"
-        return Origin(lines % (peer.address, proto, host), peer.address, secure=peer.secure)
+        element = _element(peer.address, proto, host)
+        told = lines % (peer.address, proto, host, element, VIA)
+        return Origin(told, peer.address, secure=peer.secure)
     chain = b""
     proto = b"https" if peer.secure else b"http"
     original = host
     others: list[bytes] = []
+    elements: list[bytes] = []
     for name, value in forwarded:
         lower = name.lower()
         if lower == b"x-forwarded-for":
@@ -211,14 +220,24 @@ def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
             proto = value
         elif lower == b"x-forwarded-host":
             original = value
+        elif lower == b"forwarded":
+            elements.append(value)
         else:
             others.append(b"%b: %b\r\n" % (name, value))
     # The trusted proxy itself appended the last address; what stands left of it anybody may have written.
     address = chain.rpartition(b",")[2].strip() or peer.address
     chain = chain + b", " + peer.address if chain else peer.address
-    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b"
+    elements.append(_element(peer.address, b"https" if peer.secure else b"http", host))
+    lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n%b%b"
     secure = proto.rpartition(b",")[2].strip().lower() == b"https"
-    return Origin(lines % (chain, proto, original, b"".join(others)), address, secure=secure)
+    told = lines % (chain, proto, original, b", ".join(elements), b"".join(others), VIA)
+    return Origin(told, address, secure=secure)
+
+
+def _element(address: bytes, proto: bytes, host: bytes) -> bytes:
+    """One element of Forwarded (RFC 7239 §4); the host was found to be one, so nothing in it needs escaping."""
+    node = b'"[%b]"' % address if b":" in address else address or b"unknown"
+    return b'for=%b;host="%b";proto=%b' % (node, host, proto)
 
 
 def request_bytes(
@@ -248,6 +267,8 @@ def request_bytes(
         framing += b"Expect: 100-continue\r\n"
     if head.upgrade:
         framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+    elif head.trailers:
+        framing += b"Connection: TE\r\nTE: trailers\r\n"
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-ID: %b\r\n%b\r\n" % (
         method,
         target,

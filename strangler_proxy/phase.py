@@ -5,6 +5,7 @@ from enum import Enum
 BUFFER_LIMIT = (
     65_536  # request bytes held while no connection is there, and the largest body kept for a replay
 )
+BUSY_SECONDS = 1.0  # after which who was turned away for want of room may come again
 ADMISSION_SECONDS = 10.0  # what duties have to let a request go on
 
 

@@ -309,6 +309,8 @@ class DataPlane:
         if not self.routes.trusted:
             return False
         parsed = ipaddress.ip_address(address)
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped  # an IPv4 client of a socket that listens on ::
         return any(parsed in network for network in _networks(self.routes.trusted))
 
     def tunnel_opened(self, tunnel: Tunnel) -> None:

@@ -102,6 +102,7 @@ class _LimitsFile(Strict):
     connections: Annotated[int, Field(ge=1, le=100_000)] = 512
     waiting: Annotated[int, Field(ge=0, le=100_000)] = 1024
     keep_alive: Milliseconds = 4000
+    in_flight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class _BreakerFile(Strict):
@@ -345,6 +346,7 @@ def _backend(name: str, item: _BackendFile) -> Backend:
             connections=item.limits.connections,
             waiting=item.limits.waiting,
             keep_alive=item.limits.keep_alive / 1000,
+            in_flight=item.limits.in_flight,
         ),
         breaker=BreakerPolicy(
             consecutive=item.breaker.consecutive,

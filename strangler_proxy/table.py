@@ -67,6 +67,7 @@ class Timeouts:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """For each worker: open connections, requests waiting for one, and seconds an idle connection is kept.
+    `in_flight` is the most requests under way or waiting at a time (a bulkhead), None for no such limit.
 
     `keep_alive` stays below the five seconds after which uvicorn closes an idle connection, so that the
     proxy is the one that closes it and no request meets a connection that is just being closed.
@@ -75,6 +76,7 @@ class Limits:
     connections: int = 512
     waiting: int = 1024
     keep_alive: float = 4.0
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from typing import Protocol, cast
 
 import httptools
 
-from strangler_proxy.headers import ResponseHead, read_response
+from strangler_proxy.headers import RawHeaders, ResponseHead, read_response
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.recognise import recognise_response
 from strangler_proxy.table import Backend
 from strangler_proxy.tls import client_context
+from strangler_proxy.trailers import LONGEST, MOST
 
 _MAX_HEAD = 65_536
 _MAX_DISCARD = 65_536
@@ -56,8 +57,8 @@ class Exchange(Protocol):
     def response_flush(self) -> None:
         """Everything that was received at once has been handed over: write it out now."""
 
-    def response_end(self) -> None:
-        """The answer is whole; the connection is no longer yours."""
+    def response_end(self, trailers: RawHeaders = ()) -> None:
+        """The answer is whole, `trailers` came after it; the connection is no longer yours."""
 
     def upstream_failed(self, failure: Failure, *, first_byte: bool, reused: bool) -> None:
         """The connection broke: after the answer's first byte or before, on a reused connection or a new
@@ -90,6 +91,7 @@ class UpstreamConnection:
         "_remaining",
         "_surplus",
         "_switched",
+        "_trailers",
         "_until_close",
         "_upgrade",
         "_whole",
@@ -118,6 +120,7 @@ class UpstreamConnection:
         self._switched: tuple[ResponseHead, bytes] | None = None  # 101, and what followed its head
         self._remaining = 0  # bytes of the body to come after a recognised head
         self._headers: list[tuple[bytes, bytes]] = []
+        self._trailers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._interim = False
         self._head_done = False
@@ -296,9 +299,13 @@ class UpstreamConnection:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser; trailers come here too and are dropped (RFC 9110 §6.5.1 allows it)."""
+        """Called by the parser, for trailers too."""
         if not self._head_done:
             self._headers.append((name, value))
+        elif len(self._trailers) > MOST or len(value) > LONGEST:
+            self.broken = True
+        else:
+            self._trailers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -365,7 +372,7 @@ class UpstreamConnection:
         else:
             self._pool.forget(self)
             self.transport.abort()  # close() would wait for ever for a backend to take unsent bytes
-        exchange.response_end()
+        exchange.response_end(self._trailers)
 
     def _fail(self, failure: Failure) -> None:
         exchange, self._exchange = self._exchange, None
@@ -489,6 +496,14 @@ class Pool:
         return len(self._open)
 
     @property
+    def full(self) -> bool:
+        """Is there no room for one more request, not even to wait?"""
+        limits = self.backend.limits
+        if limits.in_flight is not None and self.pending >= limits.in_flight:
+            return True
+        return len(self._waiting) >= limits.waiting and not self._idle and not self._room()
+
+    @property
     def pending(self) -> int:
         """How many requests are under way or wait for a connection."""
         return (
@@ -499,8 +514,11 @@ class Pool:
             + len(self._waiting)
         )
 
+    def _room(self) -> int:
+        return self.backend.limits.connections - len(self._open) - len(self._connecting)
+
     def _serve_waiting(self) -> None:
-        room = self.backend.limits.connections - len(self._open) - len(self._connecting)
+        room = self._room()
         while self._waiting and room > 0:
             self._connect(self._waiting.popleft())
             room -= 1

@@ -52,6 +52,7 @@ class Message:
     start: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
+    trailers: list[bytes] = field(default_factory=list)
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header (lower-case name)."""
@@ -96,11 +97,11 @@ async def read_body(message: Message, reader: asyncio.StreamReader, *, until_clo
         body = b""
         while True:
             size = int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)
-            chunk = await reader.readexactly(size + 2)
             if size == 0:
-                assert chunk == b"\r\n"
+                while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+                    message.trailers.append(line[:-2])
                 return body
-            body += chunk[:-2]
+            body += (await reader.readexactly(size + 2))[:-2]
     if message.get(b"content-length"):
         return await reader.readexactly(int(message.get(b"content-length")))
     return await reader.read() if until_close else b""

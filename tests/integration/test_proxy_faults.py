@@ -455,7 +455,7 @@ def test_crowd_waits_for_a_connection_and_the_overflow_is_turned_away() -> None:
             await until(lambda: sum(task.done() for task in clients) == 3)
             gate.set()
             statuses = sorted([(await task).status for task in clients])
-            assert statuses == [200] * 5 + [502] * 3
+            assert statuses == [200] * 5 + [503] * 3
             assert it.catalog.connections == 2
 
     run(main())
