@@ -67,9 +67,9 @@ def create(connection: psycopg.Connection[Any], *, grant_to: str | None = None) 
         if not exists(connection):
             connection.execute(_DDL)
         # How far a stream has come is what a service tells with its answers (chassis.applied). Whoever may
-        # connect to this database may read that; the rest is the stream's own.
+        # connect to this database may read that, and how the stream does; the rest is the stream's own.
         connection.execute("GRANT USAGE ON SCHEMA strangler_cdc TO PUBLIC")
-        connection.execute("GRANT SELECT ON strangler_cdc.position TO PUBLIC")
+        connection.execute("GRANT SELECT ON strangler_cdc.position, strangler_cdc.status TO PUBLIC")
         if grant_to is not None:
             role = sql.Identifier(grant_to)
             connection.execute(sql.SQL("GRANT USAGE ON SCHEMA strangler_cdc TO {}").format(role))

@@ -5,16 +5,18 @@
 
 The header's promise is a lower bound: every source transaction committed before that log position was
 visible to this answer's queries, because the position was read before they began. It may have been more.
-`GET /position` reads the table at once and tells more, for those who wait for a position.
+`GET /position` reads the table at once and tells more, for those who wait for a position: also the lag, an
+upper bound for how long ago a change may have been committed that is not here yet, as far as the stream's
+process tells it (it looks at its source's log every fraction of a second).
 
 No header is sent where there is no stream, or where it cannot be read: unknown is not fresh. The role of the
-service needs SELECT on that one table, which preparing a migration grants.
+service needs SELECT on that table, and for the lag on `strangler_cdc.status`, which preparing a migration grants.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psycopg
@@ -37,16 +39,23 @@ _QUERY = """
 SELECT min(lsn)::text, max(commit_time), extract(epoch FROM clock_timestamp() - max(applied_at)) * 1000
 FROM strangler_cdc.position
 """
+# A process that has fallen silent is behind by that much more. One stream without a word: nobody knows.
+_LAG = """
+SELECT CASE WHEN count(*) = count((s.state->>'lag_seconds')::float8) THEN
+    max((s.state->>'lag_seconds')::float8 + greatest(0, extract(epoch FROM clock_timestamp() - s.heartbeat))) * 1000 END
+FROM strangler_cdc.position p LEFT JOIN strangler_cdc.status s USING (stream)
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What the table says. `lsn` as PostgreSQL writes it (`0/16B3748`); `commit_time` of the last transaction
-    applied, None before the first; `quiet_ms` since the position last moved."""
+    applied, None before the first; `quiet_ms` since the position last moved; `lag_ms` None when not known."""
 
     lsn: str
     commit_time: datetime | None
     quiet_ms: float
+    lag_ms: float | None = None
 
 
 class AppliedPosition:
@@ -76,6 +85,13 @@ class AppliedPosition:
             return Applied(row[0], row[1], float(row[2])) if row is not None and row[0] is not None else None
 
         return await read(self._pool, select)
+
+    async def look_closely(self) -> Applied | None:
+        """As `look`, with the lag."""
+        # The lag first: what is applied in between only makes the position a better one.
+        lag_ms = await read(self._pool, _select_lag)
+        applied = await self.look()
+        return replace(applied, lag_ms=lag_ms) if applied is not None else None
 
     async def follow(self) -> None:
         """Look again and again while requests come. Ends by cancellation."""
@@ -110,6 +126,18 @@ class AppliedPosition:
                 await task
 
 
+async def _select_lag(connection: Connection) -> float | None:
+    try:
+        row = await (await connection.execute(_LAG)).fetchone()
+    except (
+        psycopg.errors.UndefinedTable,
+        psycopg.errors.InvalidSchemaName,
+        psycopg.errors.InsufficientPrivilege,  # prepared by an earlier version, which did not grant it
+    ):
+        return None
+    return float(row[0]) if row is not None and row[0] is not None else None
+
+
 class AppliedMiddleware:
     """Adds the header to every HTTP answer. Plain ASGI."""
 
@@ -138,12 +166,13 @@ def tell_applied(app: FastAPI, position: AppliedPosition) -> None:
 
     @app.get("/position", include_in_schema=False)
     async def show_position() -> Response:
-        applied = await position.look()
+        applied = await position.look_closely()
         if applied is None:
             return JSONResponse({"applied": None}, headers={"Cache-Control": "no-store"})
         body = {
             "applied": applied.lsn,
             "commit_time": applied.commit_time.isoformat() if applied.commit_time is not None else None,
             "quiet_ms": round(applied.quiet_ms, 3),
+            "lag_ms": round(applied.lag_ms, 3) if applied.lag_ms is not None else None,
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store", APPLIED: applied.lsn})

@@ -4,6 +4,7 @@
 |---|---|
 | tester names a side, and the group honours it | that side |
 | unsafe method | the group's owner, whatever the percentage |
+| safe method of a client whose writes the other side does not know yet | the group's owner (`guard.py`) |
 | safe method (GET, HEAD, OPTIONS) | canary when the user's bucket is below percent x 100, else control |
 
 `weight` is the probability, in percent, with which this request could go to the canary: the group's
@@ -40,6 +41,11 @@ class Decision:
     fallback: bool
     evidence: bool
     guarded: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Does the backend's breaker watch over it? Not over a tester's."""
+        return self.evidence or self.guarded
 
     @property
     def shown(self) -> bytes:
@@ -107,10 +113,10 @@ def _decision(arm: Arm, backend: str, weight: Decimal) -> Decision:
 
 
 def kept_with(owner: str, *, group: Group, default: str) -> Decision:
-    """The owner answers somebody whom its bucket would have sent to a side that is behind.
+    """The owner answers somebody whose writes the other side does not know yet.
 
-    No evidence: who comes here wrote lately, which the arms' other users did not, and comes with a
-    probability that nobody knows.
+    No evidence, whichever side its bucket named: who has just written asks for other things than others do, and
+    would be missing in one arm alone. No fallback: the default backend may be the one that is behind.
     """
     arm = Arm.CONTROL if owner == default else Arm.CANARY
     return replace(_decision(arm, owner, group.percent), evidence=False, guarded=True)

@@ -43,6 +43,7 @@ class Exchange(Replying):
     """One request and its answer. See the module's drawing."""
 
     __slots__ = (
+        "_asked_at",
         "_body_blocked",
         "_connection",
         "_duties",
@@ -95,6 +96,7 @@ class Exchange(Replying):
         self._total_deadline: float | None = None
         self._request_id = request.head.request_id
         self._wrote = b""
+        self._asked_at = plane.now()
         self._duties: Attendance | None = None
         self._origin: Origin
         self._timeouts: Timeouts
@@ -320,8 +322,9 @@ class Exchange(Replying):
         guard = self._plane.guard
         if guard is not None:
             side = self._backend.name
+            asked_at = self._asked_at
             self._wrote = guard.answered(
-                self._request, self._origin, side=side, head=head, issued=self._issue
+                self._request, self._origin, side=side, head=head, issued=self._issue, asked_at=asked_at
             )
         self._to_client.append(self._response_bytes(status, reason, head))
         self._await_upstream(self._timeouts.read)
@@ -427,7 +430,7 @@ class Exchange(Replying):
 
     def _attempt(self, backend: Backend) -> None:
         plane = self._plane
-        counts = self._decision is None or self._decision.evidence
+        counts = self._decision is None or self._decision.counts
         tries = None if backend.several is None else Tries(plane, backend, safe=self._safe, counts=counts)
         instance = backend if tries is None else tries.next()
         self._tries, self._backend = tries, instance or backend

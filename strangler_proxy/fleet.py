@@ -63,7 +63,7 @@ class Fleet:
         hub: Hub,
     ) -> None:
         self._rates = make_table()
-        self._writes = make_write_table(len(listeners))
+        self._writes = make_write_table(len(listeners), born=time.monotonic())
         self.known_keys: Callable[[], dict[str, Any]] = dict  # by issuer, for workers that begin
         self._known_members: Any = {}
         self._serial = 0

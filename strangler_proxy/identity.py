@@ -139,12 +139,19 @@ def user_cookie(*, signer: CookieSigner, said: bytes, cookies: bytes, secure: bo
     present = cookie_value(cookies, USER_COOKIE)
     if not said:
         return _set_cookie(USER_COOKIE, b"", 0, secure=secure) if present else b""
-    if not _SUBJECT.fullmatch(said):
+    subject = user_subject(said)
+    if not subject:
         return b""
-    subject = _NOT_IN_COOKIES.sub(lambda found: b"%%%02X" % found[0][0], said)
     if signer.verify(USER_COOKIE, present) == subject:
         return b""
     return _set_cookie(USER_COOKIE, signer.sign(USER_COOKIE, subject), _YEAR, secure=secure)
+
+
+def user_subject(said: bytes) -> bytes:
+    """The user that `X-Strangler-User: said` names, as the proxy's cookie carries it; empty when it cannot."""
+    if not _SUBJECT.fullmatch(said):
+        return b""
+    return _NOT_IN_COOKIES.sub(lambda found: b"%%%02X" % found[0][0], said)
 
 
 def cookie_lines(

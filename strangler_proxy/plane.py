@@ -111,7 +111,7 @@ class DataPlane:
         self._timer: asyncio.TimerHandle | None = None
         self._writes = writes
         self.guard: Guard | None = None  # of those who wrote; None when the routes want none
-        self._set_guard()
+        self._set_guard(begins=False)
         self._prepare_groups()
         self._gather_members()
         self._tick()
@@ -142,7 +142,7 @@ class DataPlane:
         self.routes = routes
         if self._front is not None and routes.tls is not None:
             self._front.front = routes.tls
-        self._set_guard()
+        self._set_guard(begins=True)
         self._prepare_groups()
         self._gather_members()
         self._let_go()
@@ -195,12 +195,17 @@ class DataPlane:
         """The instance of `backend`, which has several, that takes a request now; None when none can."""
         return self._members[backend.name].choose(safe=safe, counts=counts, tried=tried)
 
-    def _set_guard(self) -> None:
+    def _set_guard(self, *, begins: bool) -> None:
+        """`begins`: requests have come already, and were not watched unless there is a guard."""
         if not self.routes.guards:
             self.guard = None
-        elif self.guard is None:
+        elif self.guard is not None:
+            self.guard.use()
+        else:
             if self._writes is None:
                 self._writes = WriteTable(make_write_table(1), row=0, rows=1)
+            if begins:
+                self._writes.begin(self.now())
             self.guard = Guard(self, self._writes)
 
     def _prepare_groups(self) -> None:

@@ -44,7 +44,7 @@ from strangler_proxy.sections.auth import AuthFile, IssuerFile, IssuerName, toke
 from strangler_proxy.sections.cache import CacheFile
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Name, Network, Strict, Token
 from strangler_proxy.sections.fields import Path as UrlPath
-from strangler_proxy.sections.freshness import PositionFile, ReadYourWritesFile
+from strangler_proxy.sections.freshness import PositionFile, ReadYourWrites, guarding_of, position_faults
 from strangler_proxy.sections.instances import Place
 from strangler_proxy.sections.listen import ListenFile
 from strangler_proxy.sections.rates import RateFile, limits_of
@@ -149,6 +149,7 @@ class _GroupFile(Strict):
     cache: CacheFile | None = None
     shadow: ShadowFile | None = None
     aggregate: AggregateFile | None = None
+    read_your_writes: ReadYourWrites = None
 
 
 class _RoutesFile(Strict):
@@ -158,7 +159,7 @@ class _RoutesFile(Strict):
     groups: dict[Name, _GroupFile] = Field(default_factory=dict)
     overrides: _OverridesFile | None = None
     expose: bool = False
-    read_your_writes: ReadYourWritesFile | None = None
+    read_your_writes: ReadYourWrites = None
     tls: FrontTlsFile | None = None
     rate_limit: list[RateFile] = Field(default_factory=list)
     issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
@@ -224,6 +225,7 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
     default = data.get("default")
     if isinstance(default, str) and default not in known:
         yield places.problem(("default",), f"unknown backend {default!r}", f"name one of: {names}")
+    yield from position_faults(backends, default, places)
     groups = data.get("groups")
     taken: dict[str, str] = {}
     for name, group in groups.items() if isinstance(groups, dict) else ():
@@ -267,7 +269,7 @@ def _references(data: Mapping[str, Any], places: Places) -> Iterator[Problem]:
 
 def _moves_nothing(name: str, group: Mapping[str, Any], places: Places) -> Iterator[Problem]:
     """A group without a backend is there for its duties alone."""
-    for key in ("percent", "owner", "fallback", "overrides", "shadow"):
+    for key in ("percent", "owner", "fallback", "overrides", "shadow", "read_your_writes"):
         if key in group:
             at = ("groups", name, key)
             yield places.problem(at, "says nothing without a backend", f"name a backend, or leave {key} out")
@@ -300,8 +302,10 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             transforms=item.transform.value() if item.transform is not None else None,
             shadow=item.shadow.value() if item.shadow is not None else None,
             aggregate=item.aggregate.value() if item.aggregate is not None else None,
+            guarding=guarding_of(
+                item.read_your_writes, parsed.read_your_writes, moves=moves, tells=backends[backend].position
+            ),
         )
-    guards = parsed.read_your_writes or ReadYourWritesFile()
     return Routes(
         version=version,
         default=parsed.default,
@@ -311,9 +315,6 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         listen=parsed.listen.value(),
         issuers={name: item.value(name) for name, item in parsed.issuers.items()},
         rest=_rest(parsed.default, backends, site) if site else None,
-        guards=guards.enabled
-        and (parsed.read_your_writes is not None or any(b.position for b in backends.values())),
-        pin=guards.pin / 1000,
         tls=parsed.tls.value() if parsed.tls is not None else None,
     )
 

@@ -19,6 +19,7 @@ from enum import Enum
 
 from chassis.resilience.breaker import BreakerPolicy
 from strangler_proxy.cluster.several import Address, Several
+from strangler_proxy.freshness import Guarding
 from strangler_proxy.gateway.aggregate import Aggregate
 from strangler_proxy.gateway.auth import Auth, Issuer
 from strangler_proxy.gateway.rates import RateLimit
@@ -148,6 +149,7 @@ class Group:
     shadow: Shadow | None = None
     cache: CachePolicy | None = None
     aggregate: Aggregate | None = None
+    guarding: Guarding | None = None  # None: a session may read an older state than it wrote
     threshold: int = field(init=False)  # buckets below it belong to the canary: percent x 100
 
     def __post_init__(self) -> None:
@@ -159,9 +161,7 @@ class Routes:
     """A whole, legal routes file. `version` is the first 12 hex digits of the SHA-256 of its bytes.
 
     `trusted` holds the networks whose `X-Forwarded-*` headers are believed (CIDR notation). `rest` is what the
-    requests that no group claims are held to; None when nothing is asked of them. `guards`: everybody is kept on
-    a side that knows what they wrote, writers without a known position for `pin` seconds. `sticky_headers` (in
-    lower case) and `sticky_cookies` are the names that groups tell users apart by.
+    requests that no group claims are held to; None when nothing is asked of them.
     """
 
     version: str
@@ -171,12 +171,8 @@ class Routes:
     trusted: tuple[str, ...] = ()
     rest: Group | None = None
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
-    guards: bool = False
-    pin: float = 5.0
     tls: FrontTls | None = None
     listen: Listen = field(default_factory=Listen)
-    sticky_headers: tuple[bytes, ...] = field(init=False, compare=False)
-    sticky_cookies: tuple[bytes, ...] = field(init=False, compare=False)
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
@@ -191,14 +187,6 @@ class Routes:
                     prefixes[raw[:-1]] = group
                 else:
                     exact[raw] = group
-        names = {
-            kind: {group.sticky.name for group in self.groups.values() if group.sticky.kind is kind}
-            for kind in StickyKind
-        }
-        headers = sorted(name.lower().encode() for name in names[StickyKind.HEADER])
-        cookies = sorted(name.encode() for name in names[StickyKind.COOKIE])
-        object.__setattr__(self, "sticky_headers", tuple(headers))
-        object.__setattr__(self, "sticky_cookies", tuple(cookies))
         object.__setattr__(self, "_exact", exact)
         object.__setattr__(self, "_prefixes", prefixes)
         # Trying the few different lengths, longest first, costs the same whatever path a client invents;
@@ -226,6 +214,11 @@ class Routes:
             for group in self.groups.values()
             if group.cache is not None and (group.name in names or not full.isdisjoint(group.cache.tables))
         ]
+
+    @property
+    def guards(self) -> bool:
+        """Is somebody kept on a side that knows what they wrote?"""
+        return any(group.guarding is not None for group in self.groups.values())
 
     @property
     def any_sticky_user(self) -> bool:

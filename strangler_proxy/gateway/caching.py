@@ -78,7 +78,7 @@ class Caching(Duty):
         cookies = rfc9111.meaningful_cookies(request.head.cookies, self._ignored)
         wish = rfc9111.wish_of(request.method, request.headers, cookies)
         has_body = bool(request.head.length) or request.head.chunked
-        if wish is None or has_body or not call.decision.evidence:
+        if wish is None or has_body or not call.decision.evidence or _wrote_lately(call):
             return None
         key = self._key(call)
         stored = self._find(call, key, cookies)
@@ -251,6 +251,12 @@ class Caching(Duty):
                 )
                 self._store.put(filling.key, whole, epoch=filling.epoch)
         self._release(filling.key)
+
+
+def _wrote_lately(call: Call) -> bool:
+    """What is in memory may be older than what the client itself wrote."""
+    guard = call.plane.guard
+    return guard is not None and guard.wrote_lately(call.request, call.origin)
 
 
 def _answer(call: Call, stored: Stored, wish: Wish) -> Answer:
