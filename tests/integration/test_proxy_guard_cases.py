@@ -1,4 +1,4 @@
-"""The guard's harder cases: parallel answers, log-ins, lags, what was forgotten, memory, and what counts as evidence."""
+"""The guard's harder cases: parallel answers, log-ins, lags, what was forgotten, memory, and what is evidence."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from strangler_proxy.identity import USER_COOKIE, WROTE_COOKIE, CookieSigner
-from strangler_proxy.outcomes import Totals
 from tests.proxy_lab import SECRET, Lab, Message, anonymous, hang, lab, raw, reply, run, until, until_true
 
 POSITION = "position: {every: 10}"
@@ -65,14 +64,11 @@ def jar(answer: Message) -> str:
 
 def guarded(lab: Lab) -> int:
     """Reads kept with the owner since the last look; there is no evidence beside them."""
-    sums = Totals()
-    wire = lab.plane.recorder.drain()
-    if wire is None:
+    told = lab.drained().get("catalog")
+    if told is None:
         return 0
-    for group in wire.values():
-        assert not group["items"], group
-    sums.add(wire)
-    return sum(arm.counts.guarded for arm in sums.group("catalog").values())
+    assert told["items"] == []
+    return int(told["control"]["guarded"] + told["canary"]["guarded"])
 
 
 def test_a_held_read_is_evidence_for_neither_side() -> None:
