@@ -37,7 +37,8 @@ test: setup test-tools ## Run every test; those of the proxy twice where its dat
 	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile \
-		tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py; fi
+		tests/fuzz tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py \
+		tests/integration/test_gateway_*.py tests/integration/test_shadow*.py; fi
 
 check: setup ## Format, lint, types, import rules, dependencies, generated files
 	@$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from decimal import Decimal
 from enum import Enum
 
 from strangler_proxy.buckets import in_canary
-from strangler_proxy.table import Group
+from strangler_proxy.table import Group, StickyKind
 
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
@@ -65,6 +65,7 @@ class Choices:
     owner: Decision  # of unsafe requests
     tester_control: Decision
     tester_canary: Decision
+    by_cookie: bool = False  # who asks is known by the request's cookies alone
 
     def decide(self, *, safe: bool, digest: int, override: str) -> Decision:
         """Decide. `override` is what a tester asked for (`control`, `canary` or a backend's name), or empty.
@@ -97,6 +98,7 @@ def choices_of(group: Group, default: str) -> Choices:
         else _decision(Arm.CANARY, group.backend, _ALWAYS),
         tester_control=replace(control, evidence=False),
         tester_canary=replace(canary, evidence=False),
+        by_cookie=group.sticky.kind in (StickyKind.USER, StickyKind.SESSION, StickyKind.COOKIE),
     )
 
 

@@ -403,7 +403,7 @@ class ClientConnection:
             raise BadHeadError(400, "a request target has no fragment")
         path = target.partition(b"?")[0]
         keep_alive = b"close" not in head.connection if http11 else b"keep-alive" in head.connection
-        return Request(method, target, path, self._headers, head, http11, keep_alive)
+        return Request(method, target, path, self._headers, head, http11=http11, keep_alive=keep_alive)
 
     def _other_target(self, method: bytes, target: bytes, host: bytes) -> bytes:
         """The forms of RFC 9112 §3.2 besides the usual: `*`, and absolute (whose authority replaces Host)."""

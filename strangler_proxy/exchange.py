@@ -17,7 +17,7 @@ Everything here runs in callbacks of the event loop; there is no task and no awa
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from strangler_proxy.account import Account, count_own_answer
 from strangler_proxy.answers import describe
@@ -28,7 +28,16 @@ from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Wait
 from strangler_proxy.headers import Origin, RawHeaders, ResponseHead, request_bytes
 from strangler_proxy.identity import anonymous_key, identify
 from strangler_proxy.outcomes import Failure
-from strangler_proxy.phase import ADMISSION_SECONDS, BUFFER_LIMIT, BUSY_SECONDS, Phase
+from strangler_proxy.phase import (
+    ADMISSION,
+    ADMISSION_SECONDS,
+    BUFFER_LIMIT,
+    BUSY_SECONDS,
+    CONNECTING,
+    DONE,
+    NEW,
+    RUNNING,
+)
 from strangler_proxy.replying import Replying
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, StickyKind, Timeouts
@@ -37,6 +46,8 @@ from strangler_proxy.upstream import Pool, UpstreamConnection
 
 if TYPE_CHECKING:
     from strangler_proxy.plane import DataPlane
+
+_CANARY: Final = Arm.CANARY
 
 
 class Exchange(Replying):
@@ -71,7 +82,7 @@ class Exchange(Replying):
         self._request = request
         self._safe = request.method in SAFE_METHODS
         self._head_request = request.method == b"HEAD"
-        self._phase = Phase.NEW
+        self._phase: int = NEW
         self._outbox: list[bytes] = []
         self._outbox_size = 0
         self._replay: list[bytes] | None = []
@@ -130,19 +141,10 @@ class Exchange(Replying):
             else:
                 self._attempt(routes.backends[routes.default])
             return
-        key = identify(
-            sticky=group.sticky,
-            signer=plane.signer,
-            cookies=request.head.cookies,
-            named_header=request.sticky_header(group),
-            ip=self._origin.address,
-            subject=plane.subject(request, group) if group.sticky.kind is StickyKind.JWT else b"",
-        )
-        if not key:
-            self._issue = plane.new_anonymous_id()
-            key = anonymous_key(self._issue)
-        digest = digest_of(group.name, key)
         choices = plane.choices[group.name]
+        digest = plane.digests.find(group.name, request.head.cookies) if choices.by_cookie else -1
+        if digest < 0:
+            digest = self._digest(group, remember=choices.by_cookie)
         decision = self._decision = choices.decide(
             safe=self._safe, digest=digest, override=request.override(group)
         )
@@ -158,7 +160,7 @@ class Exchange(Replying):
             started=started,
         )
         self._timeouts = (
-            group.timeouts if decision.arm is Arm.CANARY else routes.backends[decision.backend].timeouts
+            group.timeouts if decision.arm is _CANARY else routes.backends[decision.backend].timeouts
         )
         duties = plane.duties.get(group.name)
         if duties:
@@ -166,23 +168,42 @@ class Exchange(Replying):
         else:
             self._attempt(routes.backends[decision.backend])
 
+    def _digest(self, group: Group, *, remember: bool) -> int:
+        """Who asks, as the digest within the group; who has no identity yet is issued one."""
+        plane, request = self._plane, self._request
+        key = identify(
+            sticky=group.sticky,
+            signer=plane.signer,
+            cookies=request.head.cookies,
+            named_header=request.sticky_header(group),
+            ip=self._origin.address,
+            subject=plane.subject(request, group) if group.sticky.kind is StickyKind.JWT else b"",
+        )
+        if key:
+            digest = digest_of(group.name, key)
+            if remember:
+                plane.digests.keep(group.name, request.head.cookies, digest)
+            return digest
+        self._issue = plane.new_anonymous_id()
+        return digest_of(group.name, anonymous_key(self._issue))
+
     def body(self, data: bytes) -> None:
         """A piece of the request's body, without transfer coding."""
-        if self._phase is Phase.DONE:
+        if self._phase == DONE:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self._request.head.chunked else data
         self._queue(framed)
-        if self._phase is Phase.RUNNING:
+        if self._phase == RUNNING:
             self._await_upstream(self._routes.listen.body_timeout)
 
     def body_end(self, trailers: RawHeaders = ()) -> None:
         """The request is whole."""
         self.request_complete = True
-        if self._phase is Phase.DONE:
+        if self._phase == DONE:
             return
         if self._request.head.chunked:
             self._queue(b"0\r\n%b\r\n" % trailer_lines(trailers))
-        if self._phase is Phase.RUNNING:
+        if self._phase == RUNNING:
             self._await_upstream(self._timeouts.read)
 
     def flush(self) -> None:
@@ -196,7 +217,7 @@ class Exchange(Replying):
 
     def client_gone(self) -> None:
         """The client's connection is lost. Not evidence against anybody."""
-        if self._phase is Phase.DONE:
+        if self._phase == DONE:
             return
         self._lost()
         self._record_aborted()
@@ -204,7 +225,7 @@ class Exchange(Replying):
 
     def client_fault(self, status: int, reason: str) -> None:
         """The client's request turned out to be broken, or stopped, in the middle of its body."""
-        if self._phase is Phase.DONE:
+        if self._phase == DONE:
             return
         self._lost()
         self._record_aborted()
@@ -221,10 +242,10 @@ class Exchange(Replying):
 
     def expired(self, now: float) -> None:
         """`deadline` has passed. Whose silence was it?"""
-        if self._phase is Phase.DONE or now < self.deadline:
+        if self._phase == DONE or now < self.deadline:
             return  # an end or a step that another's expiry brought about in this same moment
-        running = self._phase is Phase.RUNNING
-        if self._phase is Phase.ADMISSION:
+        running = self._phase == RUNNING
+        if self._phase == ADMISSION:
             self._answer(503, "what must be asked before this request did not answer in time")
         elif running and self._client.write_blocked:
             self.client_gone()
@@ -239,7 +260,7 @@ class Exchange(Replying):
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         """A connection is there: send what there is of the request."""
-        self._phase = Phase.RUNNING
+        self._phase = RUNNING
         self._connection = connection
         request = self._request
         # Duties work on separate lines; nobody else minds the head of the answer in one piece.
@@ -297,7 +318,7 @@ class Exchange(Replying):
         self._to_client.append(self._response_bytes(101, reason, head))
         self._to_client.append(rest)
         self._record_answer()
-        self._phase = Phase.DONE
+        self._phase = DONE
         self._plane.active.discard(self)
 
         def ended() -> None:
@@ -404,12 +425,12 @@ class Exchange(Replying):
             _resume=self._resume,
         )
         self._duties = Attendance(duties, call)
-        self._phase = Phase.ADMISSION
+        self._phase = ADMISSION
         self._await_upstream(ADMISSION_SECONDS)
         self._resume(None)
 
     def _resume(self, said: Refusal | Answer | None) -> None:
-        if self._phase is not Phase.ADMISSION:
+        if self._phase != ADMISSION:
             return  # the client has left, or waited long enough
         assert self._duties is not None
         admission = self._duties.admit() if said is None else said
@@ -447,7 +468,7 @@ class Exchange(Replying):
 
     def _acquire(self, *, new: bool) -> None:
         plane = self._plane
-        self._phase = Phase.CONNECTING
+        self._phase = CONNECTING
         self._upstream_blocked = False
         self._await_upstream(self._timeouts.connect)
         pool = self._pool = plane.pool(self._backend)
@@ -520,19 +541,19 @@ class Exchange(Replying):
 
     def _lost(self) -> None:
         """What was sent may have been done, though no answer says so."""
-        if self._plane.guard is not None and not self._wrote and self._phase is Phase.RUNNING:
+        if self._plane.guard is not None and not self._wrote and self._phase == RUNNING:
             self._plane.guard.lost(self._request, self._origin, side=self._backend.name)
 
     def _drop_upstream(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        elif self._pool is not None and self._phase is Phase.CONNECTING:
+        elif self._pool is not None and self._phase == CONNECTING:
             self._pool.cancel(self)
 
     def _finish(self, *, close: bool, abort: bool) -> None:
         self._drop_upstream()
-        self._phase = Phase.DONE
+        self._phase = DONE
         self._plane.active.discard(self)
         if self._duties is not None:
             self._duties.end()

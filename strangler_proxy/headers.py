@@ -20,7 +20,7 @@ a backend when the client asked for it, and `Trailer` announces what `trailers.p
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
@@ -102,7 +102,7 @@ class BadHeadError(ValueError):
         self.status = status
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RequestHead:
     """A request's headers, sorted by meaning. `lines` are those passed on, ready to be sent.
 
@@ -110,18 +110,48 @@ class RequestHead:
     X-Request-ID among them; `lines` is empty then (see `recognise.py`, and `Request.lines`).
     """
 
-    lines: list[bytes] = field(default_factory=list)
-    host: bytes = b""
-    cookies: bytes = b""
-    request_id: bytes = b""
-    length: int | None = None
-    chunked: bool = False
-    connection: bytes = b""
-    expects_continue: bool = False
-    forwarded: list[tuple[bytes, bytes]] | None = None
-    upgrade: bytes = b""  # the protocol asked for, where Connection says so too
-    trailers: bool = False
-    ready: bytes = b""
+    lines: list[bytes]
+    host: bytes
+    cookies: bytes
+    request_id: bytes
+    length: int | None
+    chunked: bool
+    connection: bytes
+    expects_continue: bool
+    forwarded: list[tuple[bytes, bytes]] | None
+    upgrade: bytes  # the protocol asked for, where Connection says so too
+    trailers: bool
+    ready: bytes
+
+    # Written out: what the decorator would generate is not compiled, and costs as much as matching the head.
+    def __init__(
+        self,
+        lines: list[bytes] | None = None,
+        host: bytes = b"",
+        cookies: bytes = b"",
+        request_id: bytes = b"",
+        *,
+        length: int | None = None,
+        chunked: bool = False,
+        connection: bytes = b"",
+        expects_continue: bool = False,
+        forwarded: list[tuple[bytes, bytes]] | None = None,
+        upgrade: bytes = b"",
+        trailers: bool = False,
+        ready: bytes = b"",
+    ) -> None:
+        self.lines = [] if lines is None else lines
+        self.host = host
+        self.cookies = cookies
+        self.request_id = request_id
+        self.length = length
+        self.chunked = chunked
+        self.connection = connection
+        self.expects_continue = expects_continue
+        self.forwarded = forwarded
+        self.upgrade = upgrade
+        self.trailers = trailers
+        self.ready = ready
 
 
 def read_request(headers: RawHeaders, *, http11: bool) -> RequestHead:
@@ -281,7 +311,7 @@ def request_bytes(
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class ResponseHead:
     """A response's headers, sorted by meaning. `user` is the value of X-Strangler-User, None when absent;
     `position` that of X-Strangler-LSN, `applied` that of X-Strangler-Applied, empty when absent; `raw` are the
@@ -291,19 +321,50 @@ class ResponseHead:
     `raw` and `lines` are empty then (see `recognise.py`).
     """
 
-    raw: RawHeaders = ()
-    lines: list[bytes] = field(default_factory=list)
-    length: int | None = None
-    chunked: bool = False
-    foreign_coding: bool = False
-    close: bool = False
-    html: bool = False
-    shared_cacheable: bool = False
-    user: bytes | None = None
-    upgrade: bytes = b""
-    ready: bytes = b""
-    position: bytes = b""
-    applied: bytes = b""
+    raw: RawHeaders
+    lines: list[bytes]
+    length: int | None
+    chunked: bool
+    foreign_coding: bool
+    close: bool
+    html: bool
+    shared_cacheable: bool
+    user: bytes | None
+    upgrade: bytes
+    ready: bytes
+    position: bytes
+    applied: bytes
+
+    def __init__(  # written out as RequestHead's
+        self,
+        raw: RawHeaders = (),
+        lines: list[bytes] | None = None,
+        *,
+        length: int | None = None,
+        chunked: bool = False,
+        foreign_coding: bool = False,
+        close: bool = False,
+        html: bool = False,
+        shared_cacheable: bool = False,
+        user: bytes | None = None,
+        upgrade: bytes = b"",
+        ready: bytes = b"",
+        position: bytes = b"",
+        applied: bytes = b"",
+    ) -> None:
+        self.raw = raw
+        self.lines = [] if lines is None else lines
+        self.length = length
+        self.chunked = chunked
+        self.foreign_coding = foreign_coding
+        self.close = close
+        self.html = html
+        self.shared_cacheable = shared_cacheable
+        self.user = user
+        self.upgrade = upgrade
+        self.ready = ready
+        self.position = position
+        self.applied = applied
 
     def reread_cache_control(self) -> None:
         """`lines` were changed: may a shared cache keep the answer as they stand now?"""

@@ -35,6 +35,7 @@ WROTE_COOKIE = b"strangler_wrote"
 SHORTEST_SECRET = 16  # bytes
 _YEAR = 31_536_000
 _REMEMBERED = 20_000
+_LONGEST_REMEMBERED = 1024  # bytes
 _SUBJECT = re.compile(rb"[!-~]{1,128}")
 # Of RFC 6265's cookie-octets, without % that marks the others: a key `x;Domain=...` stays a value.
 _NOT_IN_COOKIES = re.compile(rb'["%,;\\]')
@@ -84,6 +85,34 @@ class CookieSigner:
     def _signature(self, purpose: bytes, value: bytes) -> bytes:
         digest = hmac.digest(self.secret, purpose + b"\0" + value, "sha256")
         return urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
+class Digests:
+    """Who came with which cookies lately, as a digest (`buckets.digest_of`) by group and Cookie header: whoever comes
+    again is neither verified nor hashed again. Only what follows from cookies alone may be kept here, and only
+    until the routes change. At most 20,000 headers of at most 1 KiB.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], int] = {}
+
+    def find(self, group: str, cookies: bytes) -> int:
+        """The digest, -1 when it is not known."""
+        return self._known.get((group, cookies), -1)
+
+    def keep(self, group: str, cookies: bytes, digest: int) -> None:
+        """Remember it; when there are too many, all others are forgotten."""
+        if len(cookies) > _LONGEST_REMEMBERED:
+            return
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[(group, cookies)] = digest
+
+    def forget(self) -> None:
+        """The routes have changed: what a group's users are told apart by may be something else."""
+        self._known.clear()
 
 
 def identify(

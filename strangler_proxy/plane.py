@@ -30,7 +30,7 @@ from strangler_proxy.exchange import Exchange
 from strangler_proxy.gateway.rate_table import RateTable
 from strangler_proxy.gateway.state import GatewayState
 from strangler_proxy.guard import Guard
-from strangler_proxy.identity import CookieSigner
+from strangler_proxy.identity import CookieSigner, Digests
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.request import Client, Request
 from strangler_proxy.table import Backend, Group, Routes
@@ -88,6 +88,7 @@ class DataPlane:
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.choices: dict[str, Choices] = {}  # by group
         self.signer = signer
+        self.digests = Digests()
         self.loop = loop
         self.recorder = Recorder()
         self.comparisons: ComparisonRecorder | None = None  # once some group asks for them
@@ -210,6 +211,7 @@ class DataPlane:
 
     def _prepare_groups(self) -> None:
         routes = self.routes
+        self.digests.forget()
         self.gateway.believe(routes.issuers)
         built = {name: build(group, self) for name, group in routes.groups.items()}
         self.duties = {name: duties for name, duties in built.items() if duties}

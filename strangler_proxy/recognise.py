@@ -15,7 +15,6 @@ Grammar: RFC 9112 §3 to §5; RFC 9110 §5.6.2 (token), §5.5 (field values). Pu
 """
 
 import re
-from typing import NamedTuple
 
 from strangler_proxy.headers import RequestHead, ResponseHead
 from strangler_proxy.request import Request
@@ -113,15 +112,18 @@ def recognise_request(data: bytes) -> Request | None:
         start, end = match.span(8)
         ready = data[:start] + data[end:-2]
     head = RequestHead([], host, cookies or b"", request_id or b"", ready=ready)
-    return Request(method, target, path, None, head, True, True, data)
+    return Request(method, target, path, None, head, http11=True, keep_alive=True, raw=data)
 
 
-class Answer(NamedTuple):
+class Answer:
     """An answer's head, and where in the bytes its body begins."""
 
-    status: int
-    head: ResponseHead
-    body: int
+    __slots__ = ("body", "head", "status")
+
+    def __init__(self, status: int, head: ResponseHead, body: int) -> None:
+        self.status = status
+        self.head = head
+        self.body = body
 
 
 def recognise_response(data: bytes) -> Answer | None:
@@ -136,8 +138,13 @@ def recognise_response(data: bytes) -> Answer | None:
         return None
     end = match.end()
     internal = user is not None or position is not None or applied is not None
-    unchanged = connection is None and request_id is None and not internal
-    ready = data[: end - 2] if unchanged else _without(match, end - 2)
+    if internal or request_id is not None:
+        ready = _without(match, end - 2)
+    elif connection is not None:  # nginx says it with every answer
+        start, after = match.span(8)
+        ready = data[:start] + data[after : end - 2]
+    else:
+        ready = data[: end - 2]
     head = ResponseHead(ready=ready, length=int(length), user=user)
     if internal:
         head.position, head.applied = position or b"", applied or b""

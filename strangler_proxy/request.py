@@ -15,7 +15,7 @@ from strangler_proxy.table import Group, Routes, StickyKind
 _HEADER = re.compile(rb"\n([^:\r\n]+): ([^\r]+)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Request:  # not frozen: freezing costs a microsecond for each request
     """A request's head as it was parsed. `path` is the target without its query; `keep_alive` the client's
     wish.
@@ -31,7 +31,28 @@ class Request:  # not frozen: freezing costs a microsecond for each request
     head: RequestHead
     http11: bool
     keep_alive: bool
-    raw: bytes = b""
+    raw: bytes
+
+    def __init__(  # written out as RequestHead's
+        self,
+        method: bytes,
+        target: bytes,
+        path: bytes,
+        listed: list[tuple[bytes, bytes]] | None,
+        head: RequestHead,
+        *,
+        http11: bool,
+        keep_alive: bool,
+        raw: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.listed = listed
+        self.head = head
+        self.http11 = http11
+        self.keep_alive = keep_alive
+        self.raw = raw
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:

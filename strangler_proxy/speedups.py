@@ -26,10 +26,10 @@ import strangler_proxy
 
 VARIABLE = "STRANGLER_SPEEDUPS"
 # What runs for every request. The rest is imported by these as it is: frozen values that travel pickled
-# (table), parts that mypyc cannot compile, and what wires them (plane, duties).
+# (table, breaker) and what features are made of (duties).
 MODULES = (
     "account", "answers", "buckets", "clients", "decide", "downstream", "exchange", "headers", "identity", "outcomes",
-    "recognise", "request", "upstream",
+    "phase", "plane", "recognise", "replying", "request", "upstream",
 )  # fmt: skip
 _PACKAGE = Path(strangler_proxy.__file__).resolve().parent
 _CHASSIS = _PACKAGE.parent / "chassis"
@@ -88,9 +88,13 @@ def activate() -> bool:
     early = [name for name in MODULES if f"strangler_proxy.{name}" in sys.modules]
     if early:
         raise SpeedupsError(f"imported before the build was chosen: {', '.join(early)}", "activate earlier")
+    _use(place)
+    return True
+
+
+def _use(place: Path) -> None:
     sys.path.append(str(place))  # the code of all modules is one library, which they import by its name
     strangler_proxy.__path__.insert(0, str(place / "strangler_proxy"))
-    return True
 
 
 def build() -> Path:
@@ -118,8 +122,24 @@ def build() -> Path:
         # Moved whole: an interrupted build is never taken for one.
         staging = place.with_suffix(".new")
         shutil.copytree(work / "out", staging)
+        _try(staging)
         staging.rename(place)
     return place
+
+
+def _try(staging: Path) -> None:
+    """Does a worker come up with it? What compiles need not import: a compiled class whose base is not compiled."""
+    code = "import sys; from pathlib import Path; from strangler_proxy import speedups\n"
+    code += "speedups._use(Path(sys.argv[1])); import strangler_proxy.worker"
+    tried = subprocess.run(
+        [sys.executable, "-c", code, str(staging)],
+        env=os.environ | {"PYTHONPATH": str(_PACKAGE.parent)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if tried.returncode:
+        raise SpeedupsError(
+            f"what was compiled cannot be imported:\n{tried.stderr}",
+            "a class in MODULES may derive from one that is not",
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -374,3 +374,17 @@ def test_a_change_of_routes_closes_no_client_connection() -> None:
             await until(lambda: not it.plane.clients)
 
     run(main())
+
+
+def test_who_is_remembered_by_cookies_is_looked_at_anew_under_other_routes() -> None:
+    async def main() -> None:
+        async with lab(sticky="user") as it:
+            cookies = anonymous("ann") + "; who=7"
+            for sticky, new_clients in (("user", 1), ("cookie:who", 1), ("user", 0)):
+                it.use(sticky=sticky)
+                for _ in range(3):  # the second and third time by memory
+                    assert (await it.get("/api/x", cookies)).status == 200
+                arm = it.drained()["catalog"]["canary"]
+                assert (arm["requests"], arm["clients"]) == (3, new_clients)
+
+    run(main())

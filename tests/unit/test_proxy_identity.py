@@ -6,6 +6,7 @@ from strangler_proxy.identity import (
     ANONYMOUS_COOKIE,
     USER_COOKIE,
     CookieSigner,
+    Digests,
     cookie_value,
     identify,
     user_cookie,
@@ -102,6 +103,22 @@ def test_user_key_of_any_characters_stays_one_cookie_value_and_is_recognised() -
     assert user_cookie(signer=SIGNER, said=said, cookies=pair, secure=False) == b""
     other = user_cookie(signer=SIGNER, said=said.replace(b"%3B", b";"), cookies=pair, secure=False)
     assert other.partition(b";")[0] != pair
+
+
+def test_remembered_digests_are_by_group_and_cookies_bounded_and_forgotten() -> None:
+    digests = Digests()
+    digests.keep("a", b"x=1", 7)
+    digests.keep("b", b"x=1", 0)
+    assert (digests.find("a", b"x=1"), digests.find("b", b"x=1")) == (7, 0)
+    assert digests.find("a", b"x=2") == -1
+    digests.keep("a", b"x" * 1025, 7)  # clients choose how long their cookies are
+    assert digests.find("a", b"x" * 1025) == -1
+    for number in range(20_000):
+        digests.keep("a", b"%d" % number, number)
+    assert digests.find("a", b"x=1") == -1
+    assert digests.find("a", b"19999") == 19_999
+    digests.forget()
+    assert digests.find("a", b"19999") == -1
 
 
 def test_secret_is_not_shown() -> None:

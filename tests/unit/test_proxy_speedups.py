@@ -1,5 +1,6 @@
 """Which build of the data path is used: never one that does not belong to the sources."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_a_build_is_not_chosen_too_late() -> None:
 def test_every_compiled_module_exists() -> None:
     package = Path(speedups.__file__).parent
     assert [name for name in speedups.MODULES if not (package / f"{name}.py").is_file()] == []
+
+
+def test_no_compiled_class_has_a_base_that_is_not_compiled() -> None:
+    """mypyc would build it, and no worker could import it."""
+    compiled = {f"strangler_proxy.{name}" for name in speedups.MODULES}
+    wrong = [
+        f"{name}.{thing.__name__} is a {base.__name__} of {base.__module__}"
+        for name in compiled
+        for thing in vars(importlib.import_module(name)).values()
+        if isinstance(thing, type) and thing.__module__ == name
+        for base in thing.__mro__
+        if base.__module__.startswith("strangler_proxy.") and base.__module__ not in compiled
+    ]
+    assert wrong == []
 
 
 def test_the_build_that_is_there_is_the_one_that_runs() -> None:
