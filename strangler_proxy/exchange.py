@@ -485,6 +485,8 @@ class Exchange(Replying):
         """Does another instance of the backend take the request over? `sent`: the last one had it."""
         if self._tries is None or self._status or (sent and self._replay is None):
             return False
+        if self._total_deadline is not None and self._plane.now() >= self._total_deadline:
+            return False  # it would be blamed for not answering at once
         instance = self._tries.next(sent=sent)
         if instance is None:
             return False

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from strangler_proxy.decide import SAFE_METHODS
 from strangler_proxy.headers import RawHeaders, ResponseHead, value_of
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.table import Backend
@@ -79,6 +80,7 @@ class Fetch:
         self._pieces: list[bytes] = []
         self._size = 0
         self._over = False
+        self._repeatable = method in SAFE_METHODS
 
     def start(self) -> "Fetch":
         """Send it. `lines` must hold Host; framing is added here."""
@@ -93,11 +95,11 @@ class Fetch:
         self._over = True
         self._release()
 
-    def _acquire(self) -> None:
+    def _acquire(self, *, new: bool = False) -> None:
         if self._over:
             return
         self._pool = self._plane.pool(self._backend)
-        connection = self._pool.acquire(self, now=self._plane.now(), safe=True)
+        connection = self._pool.acquire(self, now=self._plane.now(), safe=self._repeatable, new=new)
         if connection is not None:
             self.upstream_ready(connection)
 
@@ -131,7 +133,7 @@ class Fetch:
         """A piece of it; what exceeds the limit is dropped, and the connection with it."""
         if self._over:
             return
-        room = self._max_body - self._size
+        room = max(0, self._max_body - self._size)
         self._pieces.append(data[:room])
         self._size += len(data)
 
@@ -146,9 +148,12 @@ class Fetch:
         self._end(None)
 
     def upstream_failed(self, failure: Failure, *, first_byte: bool, reused: bool) -> None:
-        """The connection broke."""
+        """The connection broke. A kept-alive one that broke before any byte was just being closed: once again."""
         self._connection = None
-        self._end(failure)
+        if failure is Failure.RESET and reused and not first_byte and self._repeatable:
+            self._acquire(new=True)
+        else:
+            self._end(failure)
 
     def upstream_blocked(self, *, blocked: bool) -> None:
         """The request is short; there is nothing to hold back."""

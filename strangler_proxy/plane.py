@@ -194,7 +194,16 @@ class DataPlane:
         self, backend: Backend, *, safe: bool, counts: bool = True, tried: Collection[Backend] = ()
     ) -> Backend | None:
         """The instance of `backend`, which has several, that takes a request now; None when none can."""
-        return self._members[backend.name].choose(safe=safe, counts=counts, tried=tried)
+        return self._members_of(backend).choose(safe=safe, counts=counts, tried=tried)
+
+    def _members_of(self, backend: Backend) -> Members:
+        """Those of `backend`; a request may outlive its backend's place in the routes, and goes by what it
+        began with then."""
+        members = self._members.get(backend.name)
+        if members is None:
+            addresses = backend.several.addresses if backend.several is not None else ()
+            members = Members(self, backend, addresses)
+        return members
 
     def _set_guard(self, *, begins: bool) -> None:
         """`begins`: requests have come already, and were not watched unless there is a guard."""
@@ -264,7 +273,7 @@ class DataPlane:
     def breaker_pause(self, backend: Backend) -> float:
         """Seconds until the next request may be tried on a backend that is given a pause."""
         if backend.several is not None:
-            return self._members[backend.name].pause()
+            return self._members_of(backend).pause()
         return self.breaker(backend).retry_after(self.now())
 
     def breaker_record(self, backend: Backend, *, ok: bool, epoch: int) -> None:

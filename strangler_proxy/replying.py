@@ -73,6 +73,7 @@ class Replying(Reporting):
         """A whole answer from the proxy's own memory."""
         bodiless = said.status in (204, 304)
         head = ResponseHead(lines=list(said.lines), length=None if bodiless else len(said.body))
+        head.reread_cache_control()
         out = self._response_bytes(said.status, said.reason, head)
         self._client.send(out if self._head_request or bodiless else out + said.body)
         self._finish(close=self._close_after, abort=False)

@@ -30,6 +30,7 @@ from strangler_proxy.upstream import Pool
 _LOOK_SECONDS = 0.2  # how often a file is looked at
 _LARGEST_ANSWER = 65_536  # bytes of a probe's answer that are read
 
+_Stamp = tuple[int, int, int]
 Known = dict[str, dict[str, list[Address]]]
 
 
@@ -159,13 +160,14 @@ class Watch:
                 except NoListError as error:
                     self._failed(followed, error)
             case FromFile(path):
+                stamp = _stamp(self._base / path)
                 self._read(followed, self._base / path)
-                followed.following = self._tasks.create_task(self._follow_file(followed, self._base / path))
+                following = self._follow_file(followed, self._base / path, stamp)
+                followed.following = self._tasks.create_task(following)
             case FromDns() as source:
                 followed.following = self._tasks.create_task(self._follow_dns(followed, source))
 
-    async def _follow_file(self, followed: _Followed, path: Path) -> None:
-        seen = _stamp(path)
+    async def _follow_file(self, followed: _Followed, path: Path, seen: _Stamp | None) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             stamp = _stamp(path)
@@ -316,7 +318,7 @@ def _instance(followed: _Followed, address: Address) -> Instance:
     return followed.found.get(address) or Instance(address, Health())
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> _Stamp | None:
     try:
         found = path.stat()
     except OSError:

@@ -184,4 +184,4 @@ class PartClient:
 def _with_cookie(listed: list[tuple[bytes, bytes]], cookie: bytes) -> list[tuple[bytes, bytes]]:
     cookies = [value for name, value in listed if name.lower() == b"cookie"]
     others = [(name, value) for name, value in listed if name.lower() != b"cookie"]
-    return [*others, (b"Cookie", b"; ".join([*cookies, cookie]))]
+    return [*others, (b"Cookie", b"; ".join([cookie, *cookies]))]  # of two the first counts

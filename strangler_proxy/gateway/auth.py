@@ -11,12 +11,14 @@ The first fault makes the token invalid (401), the second makes it insufficient 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 _LONGEST_SUBJECT = 255
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can write half a character; UTF-8 cannot
 
 
 class KeyPlace(Enum):
@@ -35,6 +37,10 @@ class KeySource:
     place: KeyPlace
     where: str
     refresh: float = 300.0
+
+    def same_place(self, other: KeySource) -> bool:
+        """Are the keys the same ones, however often they are asked for?"""
+        return (self.place, self.where) == (other.place, other.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,9 @@ def judge(claims: object, issuer: Issuer, now: float) -> Verified | BadToken:
         fault = "the token is another issuer's"
     elif not _names(claims.get("aud"), issuer.audience):
         fault = "the token is for another audience"
-    elif not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT:
+    elif (
+        not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or _SURROGATE.search(subject)
+    ):
         fault = "the token names no subject"
     elif expires is None or not_before is None:
         fault = "the token needs exp, and nbf must be a number where it is given"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from strangler_proxy.gateway.rfc9111 import Stored
 
-Key = tuple[bytes, ...]  # backend, scheme, host, target
+Key = tuple[bytes, ...]  # backend, scheme, hosts, target
 _MOST_VARIANTS = 8
 
 

@@ -32,7 +32,8 @@ from strangler_proxy.identity import ANONYMOUS_COOKIE
 
 _COLLAPSE_SECONDS = 1.0  # how long a request waits for another one's answer
 _REVALIDATE_SECONDS = 5.0
-_HOST = re.compile(rb"X-Forwarded-Host: ([^\r]*)")
+_HOST = re.compile(rb"^X-Forwarded-Host: ([^\r]*)", re.MULTILINE)
+_CONNECTION = frozenset({b"", b"close", b"keep-alive"})
 
 
 @dataclass(slots=True)
@@ -78,7 +79,9 @@ class Caching(Duty):
         cookies = rfc9111.meaningful_cookies(request.head.cookies, self._ignored)
         wish = rfc9111.wish_of(request.method, request.headers, cookies)
         has_body = bool(request.head.length) or request.head.chunked
-        if wish is None or has_body or not call.decision.evidence or _wrote_lately(call):
+        # Headers that Connection names are taken off, and variants could no longer be told apart by them
+        strips = not _CONNECTION.issuperset(map(bytes.strip, request.head.connection.split(b",")))
+        if wish is None or has_body or strips or not call.decision.evidence or _wrote_lately(call):
             return None
         key = self._key(call)
         stored = self._find(call, key, cookies)
@@ -151,7 +154,7 @@ class Caching(Duty):
 
     def _key(self, call: Call) -> Key:
         told = _HOST.search(call.origin.lines)
-        host = told[1] if told is not None else call.request.head.host
+        host = call.request.head.host + b" " + (told[1] if told is not None else b"")  # backends ask either
         scheme = b"https" if call.origin.secure else b"http"
         return call.decision.backend.encode(), scheme, host.lower(), call.request.target
 

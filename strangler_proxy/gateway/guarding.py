@@ -39,7 +39,7 @@ _UNREADY = Refusal(
 
 class Guarding(Duty):
     """Applies `auth`. `clock` tells seconds since 1970; `sessions` are those found good, by the SHA-256 of their
-    Cookie header, with the user they belong to."""
+    Host and Cookie headers, with the user they belong to."""
 
     rewrites = True  # who it is, is told to whoever is asked, in shadow too
 
@@ -134,7 +134,7 @@ class Guarding(Duty):
     # By session
 
     def _by_session(self, call: Call, check: SessionCheck) -> Admission:
-        key = sha256(call.request.head.cookies).digest()
+        key = sha256(call.request.head.host.lower() + b"\0" + call.request.head.cookies).digest()
         known = self._sessions.get(key, call.plane.now())
         if known is not None:
             self._pass_session(call, known)

@@ -150,13 +150,21 @@ class KeySources:
     _wanted: set[str] = field(default_factory=set)
 
     def use(self, issuers: Mapping[str, Issuer]) -> None:
-        """These issuers are believed from now on. Keys on this machine are read at once."""
+        """These issuers are believed from now on. Keys on this machine are read at once; those of an issuer whose
+        keys are at another place now are withdrawn before."""
         before = self._kept
         self._kept = {}
         for name, issuer in issuers.items():
             old = before.get(name)
-            self._kept[name] = old if old is not None and old.issuer == issuer else _Kept(issuer)
+            if old is not None and old.issuer.keys.same_place(issuer.keys):
+                self._kept[name] = old if old.issuer == issuer else _Kept(issuer, old.keys, old.asked_at)
+            else:
+                self._kept[name] = _Kept(issuer)
+                if old is not None:
+                    self.told(name, None)
             self._look(name)
+        for name in before.keys() - self._kept.keys():
+            self.told(name, None)
         self._wake.set()
 
     def all(self) -> dict[str, list[Jwk]]:
@@ -175,7 +183,7 @@ class KeySources:
             while True:
                 wanted, self._wanted = self._wanted, set()
                 asked = [name for name in self._kept if self._due(name, wanted=name in wanted)]
-                await asyncio.gather(*(self._ask(client, name) for name in asked))
+                await asyncio.gather(*(self._ask(client, name, self._kept[name]) for name in asked))
                 for name in self._kept:
                     self._look(name)
                 for name in wanted - set(asked):
@@ -195,15 +203,19 @@ class KeySources:
         pause = _COOL_SECONDS if wanted or kept.fault or kept.keys is None else kept.issuer.keys.refresh
         return time.monotonic() - kept.asked_at >= pause
 
-    async def _ask(self, client: httpx.AsyncClient, name: str) -> None:
-        kept = self._kept[name]
+    async def _ask(self, client: httpx.AsyncClient, name: str, kept: _Kept) -> None:
         kept.asked_at = time.monotonic()
         where = kept.issuer.keys.where
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                keys = parse_jwks(await _fetch(client, where), where)
-        except (NoKeysError, httpx.HTTPError, TimeoutError) as error:
+                keys: list[Jwk] | None = parse_jwks(await _fetch(client, where), where)
+        except (NoKeysError, httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            # ValueError: a host that no name server could be asked for
             self._fault(name, kept, str(error) or type(error).__name__)
+            keys = None
+        if self._kept.get(name) is not kept:
+            return  # the routes were changed meanwhile: these are not the issuer's keys any more
+        if keys is None:
             self.told(name, kept.keys)
         else:
             self._have(name, kept, keys)

@@ -28,6 +28,8 @@ _DIRECTIVE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:\"((?:[^\"\
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[!#-~\x80-\xff]*"')
 _NEVER_STORED = frozenset({b"no-store", b"private", b"no-cache"})
 _STOPS = frozenset({b"authorization", b"range", b"if-match", b"if-unmodified-since", b"if-range", b"upgrade"})
+# §5.2.2.2, §5.2.2.8, §5.2.2.10: not to be served stale, whatever the policy grants
+_STRICT = frozenset({b"must-revalidate", b"proxy-revalidate", b"s-maxage"})
 _FAR = 2**31  # §1.2.2: what is greater is taken for this
 
 
@@ -72,6 +74,7 @@ class Stored:
     vary: tuple[tuple[bytes, bytes], ...]
     etag: bytes = b""
     modified: bytes = b""
+    strict: bool = False  # never to be served stale
 
     @property
     def size(self) -> int:
@@ -94,7 +97,7 @@ class Stored:
     def stale_for(self, wish: Wish, now: float, *, stale: float) -> bool:
         """May it, though stale, answer `wish` while a new one is fetched (RFC 5861 §3)?"""
         asked = wish.no_cache or wish.max_age is not None or wish.min_fresh > 0
-        return not asked and self.age_at(now) < self.lifetime + stale
+        return not asked and not self.strict and self.age_at(now) < self.lifetime + stale
 
 
 def directives(values: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -225,6 +228,7 @@ def stored_of(
         vary=selecting(request, vary_names(headers), cookies),
         etag=etag if _ENTITY_TAG.fullmatch(etag) else b"",
         modified=b"".join(all_values(headers, b"last-modified")[:1]),
+        strict=not _STRICT.isdisjoint(directives(all_values(headers, b"cache-control"))),
     )
 
 

@@ -82,7 +82,12 @@ class Tokens:
         self._waiting: dict[str, list[Callable[[], None]]] = {}
 
     def use(self, issuers: Mapping[str, Issuer]) -> None:
-        """These issuers are believed from now on. One that did not change keeps its keys and tokens."""
+        """These issuers are believed from now on. One that did not change keeps its keys and tokens; keys from
+        another place than the one named now are forgotten, until `put` brings the right ones."""
+        for name, before in self._issuers.items():
+            if name not in issuers or not before.keys.same_place(issuers[name].keys):
+                self._jwks.pop(name, None)
+                self._sets.pop(name, None)
         for name, issuer in issuers.items():
             if self._issuers.get(name) != issuer and name in self._jwks:
                 self._sets[name] = key_set(self._jwks[name], issuer.algorithms)
@@ -116,7 +121,7 @@ class Tokens:
                 claims = json.loads(
                     self._jws.decode_complete(token, options={"verify_signature": False})["payload"]
                 )
-            except (jwt.PyJWTError, ValueError):
+            except (jwt.PyJWTError, ValueError, RecursionError):
                 return names[0]
             said = claims.get("iss") if isinstance(claims, dict) else None
             for name in names:

@@ -87,7 +87,9 @@ def rewriter(changes: PathChanges, *, pattern: PathRewrite | None = None) -> Pat
             return whole
         for prefix, replacement in prefixes:
             if path.startswith(prefix) and (prefix.endswith(b"/") or path[len(prefix) :][:1] in (b"", b"/")):
-                return replacement + path[len(prefix) :]
+                rest = path[len(prefix) :]  # one slash between the two: `//host` would be another server
+                doubled = replacement.endswith(b"/") and rest.startswith(b"/") and not prefix.endswith(b"/")
+                return replacement + (rest[1:] if doubled else rest)
         return pattern(path) if pattern is not None else path
 
     return rewrite

@@ -29,7 +29,7 @@ from pydantic import AfterValidator, Field, model_validator
 from chassis.problems import Problem
 from chassis.yamlfile import Places
 from strangler_proxy.gateway.auth import Auth, Issuer, KeyPlace, KeySource, SessionCheck, TokenCheck
-from strangler_proxy.sections.fields import Milliseconds, Name, Strict
+from strangler_proxy.sections.fields import HOST, Milliseconds, Name, Strict
 from strangler_proxy.sections.fields import Path as UrlPath
 
 Algorithm = Literal[
@@ -37,6 +37,7 @@ Algorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA",
 ]  # fmt: skip
 _WORD = re.compile(r"[!#-\[\]-~]+")  # of RFC 6749 §3.3: a scope, and safe inside a quoted string
+_VISIBLE = re.compile(r"[!-~]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -61,7 +62,13 @@ def _issuer_name(value: str) -> str:
 def _jwks(value: str) -> str:
     if "://" not in value:
         return value
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        legal = parts.port != 0 and _VISIBLE.fullmatch(value) and HOST.fullmatch(parts.hostname or "")
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from error
+    if not legal:
+        raise ValueError("not a URL: write https://HOST/PATH in visible ASCII (percent-encode others)")
     if parts.scheme == "https" and parts.hostname and not parts.username:
         return value
     if parts.scheme == "http" and _loopback(parts.hostname or ""):

@@ -16,7 +16,7 @@ from strangler_proxy.cluster.several import Address
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _PATH = re.compile(r"/[!-~]*")
-_HOST = re.compile(
+HOST = re.compile(
     r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?"
 )
 
@@ -50,7 +50,7 @@ def checked_url(value: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not a URL: {error}") from error
-    if parts.hostname and not _HOST.fullmatch(parts.hostname):
+    if parts.hostname and not HOST.fullmatch(parts.hostname):
         raise ValueError("the URL's host is a name of letters, digits, - and dots, or an address")
     if parts.scheme not in ("http", "https"):
         raise ValueError("the URL must begin with http:// or https://")

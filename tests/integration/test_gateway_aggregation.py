@@ -208,3 +208,24 @@ def test_many_at_once_and_pipelined_are_not_mixed_up() -> None:
             await asyncio.gather(*(ask(number) for number in range(20)))
 
     run(main())
+
+
+def test_an_identity_nobody_signed_does_not_split_the_parts() -> None:
+    async def main() -> None:
+        async with lab(
+            monolith=CART,
+            catalog=PRODUCTS,
+            more=dashboard(
+                more="""\
+  cart:
+    paths: [/cart]
+    backend: catalog
+    percent: 0
+"""
+            ),
+        ) as proxy:
+            answer = await proxy.get("/dashboard", "Cookie: strangler_id=old.AAAAAAAAAAAAAAAAAAAAAA")
+            issued = [cookie for cookie in answer.all(b"set-cookie") if cookie.startswith(b"strangler_id=")]
+            assert len(issued) == 1
+
+    run(main())

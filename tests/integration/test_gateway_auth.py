@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -306,5 +307,59 @@ def test_the_side_that_is_asked_in_shadow_is_told_who_it_is_too() -> None:
             assert (await it.get("/api/x", bearer())).body == b"monolith"
             await until(lambda: bool(it.catalog.requests))
             assert it.catalog.requests[0].get(b"x-strangler-subject") == b"42"
+
+    run(main())
+
+
+def test_a_session_is_good_for_the_host_it_was_asked_about() -> None:
+    async def sessions(request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        good = request.get(b"host") == b"shop.test"
+        await reply(status=b"200 OK" if good else b"401 Unauthorized")(request, reader, writer)
+
+    async def main() -> None:
+        async with guarded("{session: {check: /api/session}}", monolith=sessions) as it:
+            assert (await it.get("/api/x", "Cookie: sessionid=a")).status == 200
+            client = await it.connect()
+            await client.send(b"GET /api/x HTTP/1.1\r\nHost: other.test\r\nCookie: sessionid=a\r\n\r\n")
+            assert (await client.response()).status == 401
+            client.close()
+            assert len(it.catalog.requests) == 1
+
+    run(main())
+
+
+def test_a_check_survives_a_kept_connection_that_was_just_being_closed() -> None:
+    async def one_a_connection(
+        request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if writer in served:
+            writer.transport.abort()
+            return
+        served.add(writer)
+        await reply()(request, reader, writer)
+
+    served: set[asyncio.StreamWriter] = set()
+
+    async def main() -> None:
+        async with guarded("{session: {check: /api/session}}", monolith=one_a_connection) as it:
+            for session in "abc":
+                assert (await it.get("/api/x", f"Cookie: sessionid={session}")).status == 200
+            assert (it.monolith.connections, len(it.monolith.requests)) == (3, 5)
+
+    run(main())
+
+
+def test_a_token_that_cannot_be_read_to_its_end_is_a_bad_one() -> None:
+    async def main() -> None:
+        two = ISSUERS.replace(
+            "{shop", "{other: {issuer: o, audience: a, algorithms: [RS256], keys: {pem: /x}}, shop"
+        )
+        async with lab(group="auth: {jwt: {issuer: [shop, other]}}", more=two) as it:
+            it.plane.gateway.keys_came("shop", [jwk("RS256", KEY)])
+            head = urlsafe_b64encode(b'{"alg":"RS256"}').rstrip(b"=")
+            deep = urlsafe_b64encode(b"[" * 5000 + b"]" * 5000).rstrip(b"=")
+            token = b".".join([head, deep, b"AAAA"]).decode()
+            assert (await it.get("/api/x", f"Authorization: Bearer {token}")).status == 401
+            assert not it.plane.active
 
     run(main())

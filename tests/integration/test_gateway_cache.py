@@ -292,3 +292,56 @@ def test_every_worker_is_told_of_changes_and_of_writes(tmp_path: Path) -> None:
             assert outcomes["canary"]["cached"] >= 60
 
     run(main())
+
+
+def test_an_answer_from_memory_that_issues_a_cookie_is_not_shared_with_it() -> None:
+    async def main() -> None:
+        shared = numbered(headers=b"Cache-Control: public, max-age=60\r\n")
+        async with lab(group=FRESH, catalog=shared) as it:
+            for served in (b"miss", b"hit"):
+                answer = await it.get("/api/x")
+                assert (answer.get(b"x-cache"), len(answer.all(b"set-cookie"))) == (served, 1)
+                assert b'private="Set-Cookie"' in answer.all(b"cache-control")
+
+    run(main())
+
+
+def in_its_language() -> Script:
+    async def script(request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = request.get(b"accept-language") or b"default"
+        await reply(body, headers=b"Vary: Accept-Language\r\n")(request, reader, writer)
+
+    return script
+
+
+def test_a_header_that_is_taken_off_on_the_way_names_no_variant() -> None:
+    async def main() -> None:
+        async with lab(group=FRESH, catalog=in_its_language()) as it:
+            french = "Accept-Language: fr"
+            assert (await it.get("/api/x", french, "Connection: Accept-Language")).body == b"default"
+            assert (await it.get("/api/x", french)).body == b"fr"
+            assert (await it.get("/api/x", french, "Connection: Accept-Language")).body == b"default"
+            assert (await it.get("/api/x", french, "Connection: keep-alive")).get(b"x-cache") == b"hit"
+
+    run(main())
+
+
+def test_hosts_are_kept_apart_by_all_that_tells_of_them() -> None:
+    async def script(request: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = request.get(b"host") + b" " + request.get(b"x-forwarded-host")
+        await reply(body)(request, reader, writer)
+
+    async def main() -> None:
+        async with lab(group=FRESH, catalog=script, more="trusted_proxies: [127.0.0.1]") as it:
+            client = await it.connect()
+            for host, told in ((b"evil.test", b"shop.test"), (b"shop.test", b"shop.test")):
+                await client.send(
+                    b"GET /api/x HTTP/1.1\r\nHost: %b\r\nX-Forwarded-Host: %b\r\n\r\n" % (host, told)
+                )
+                assert (await client.response()).body == host + b" " + told
+            client.close()
+            odd = "X-Forwarded-Proto: X-Forwarded-Host: shop.test"
+            answer = await it.get("/api/x", odd, "X-Forwarded-Host: other.test")
+            assert answer.body == b"shop.test other.test"
+
+    run(main())

@@ -245,3 +245,33 @@ def test_a_tester_is_not_held_up_by_breakers() -> None:
             assert (await shop.lab.get("/api/x", "X-Strangler-Side: canary")).status == 500
 
     run(main())
+
+
+def test_a_deadline_that_has_passed_asks_no_other_instance() -> None:
+    async def main() -> None:
+        async with several(2, fallback="false", group="timeouts: {total: 150, read: 5000}") as shop:
+            for instance in shop.instances:
+                instance.script = hang
+            assert (await shop.lab.get("/api/x")).status == 504
+            assert sum(len(instance.requests) for instance in shop.instances) == 1
+
+    run(main())
+
+
+def test_a_request_ends_well_whose_backend_leaves_the_routes_meanwhile() -> None:
+    async def main() -> None:
+        async with several(2, fallback="false") as shop:
+            for instance in shop.instances:
+                instance.script = hang
+            going = asyncio.ensure_future(shop.lab.get("/api/x"))
+            await until(lambda: any(instance.requests for instance in shop.instances))
+            asked = next(instance for instance in shop.instances if instance.requests)
+            (other,) = (instance for instance in shop.instances if instance is not asked)
+            other.script = reply(b"other")
+            shop.lab.use()  # the backend has one URL now
+            await asked.stop()
+            answer = await asyncio.wait_for(going, 3)
+            assert (answer.status, answer.body) == (200, b"other")
+            assert not shop.lab.plane.active
+
+    run(main())

@@ -239,3 +239,19 @@ def test_names_are_resolved_and_one_that_is_not_falls_back(tmp_path: Path) -> No
             await until_bodies(shop, b"0")
 
     run(main_())
+
+
+def test_an_edit_before_the_follower_has_begun_is_seen(tmp_path: Path) -> None:
+    async def main() -> None:
+        listed = tmp_path / "instances.yaml"
+        listed.write_text("[http://10.0.0.1:81]")
+        routes = parse_routes(text("discover: {file: instances.yaml}"), "lab")
+        told: list[Known] = []
+        async with asyncio.TaskGroup() as tasks:
+            watch = Watch(base=tmp_path, tell=told.append, tasks=tasks)
+            watch.use(routes)
+            listed.write_text("[http://10.0.0.1:81, http://10.0.0.2:81]")
+            await until(lambda: len(told[-1]["catalog"]["at"]) == 2)
+            watch.close()
+
+    run(main())

@@ -176,10 +176,15 @@ def test_a_fetch_gives_the_whole_answer_and_keeps_the_connection() -> None:
 
 
 def test_a_fetch_is_bounded() -> None:
+    chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"258\r\n%b\r\n" % (b"x" * 600) * 3
+
     async def main() -> None:
         async with lab(catalog=reply(b"x" * 2000)) as proxy:
             result = await fetch_catalog(proxy, max_body=1000)
             assert (result.status, len(result.body), result.cut) == (200, 1000, True)
+        async with lab(catalog=raw(chunks)) as proxy:
+            result = await fetch_catalog(proxy, max_body=1000)
+            assert (len(result.body), result.cut) == (1000, True)
         async with lab(catalog=hang) as proxy:
             assert (await fetch_catalog(proxy, seconds=0.05)).failure is Failure.TIMEOUT
         async with lab(catalog=raw(b"nonsense\r\n\r\n", close=True)) as proxy:

@@ -249,3 +249,18 @@ def test_groups_are_found_by_their_tables() -> None:
         assert routes.groups_with(tables=tables, names=[]) == ["catalog"]
     assert routes.groups_with(tables=["stock"], names=["monolith"]) == []
     assert routes.groups_with(tables=[], names=["catalog"]) == ["catalog"]
+
+
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [
+        ("Cache-Control: max-age=1", True),
+        ("Cache-Control: max-age=1, must-revalidate", False),
+        ("Cache-Control: max-age=1, proxy-revalidate", False),
+        ("Cache-Control: s-maxage=1", False),  # it says proxy-revalidate too (§5.2.2.10)
+    ],
+)
+def test_a_stale_answer_is_served_only_where_its_sender_allows_it(said: str, allowed: bool) -> None:
+    stored = kept(said, now=0.0)
+    assert not stored.fresh_for(Wish(), 2.0)
+    assert stored.stale_for(Wish(), 2.0, stale=60.0) is allowed

@@ -1,5 +1,6 @@
 """Which tokens are believed: signatures, claims, keys, and what is told to whom is not."""
 
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -24,11 +25,11 @@ from strangler_proxy.gateway.auth import (
     judge,
     lacks,
 )
-from strangler_proxy.gateway.key_sources import NoKeysError, parse_jwks, read_local
+from strangler_proxy.gateway.key_sources import KeySources, NoKeysError, parse_jwks, read_local
 from strangler_proxy.gateway.remembered import Remembered
 from strangler_proxy.gateway.tokens import Tokens, Unsure, bearer, key_set
 from strangler_proxy.routes import parse_routes
-from tests.proxy_lab import routes_text
+from tests.proxy_lab import routes_text, until
 
 NOW = 1_800_000_000.0
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -316,3 +317,35 @@ def test_a_faulty_section_is_refused_with_its_place(issuers: str, group: str, wo
         parse_routes(text, "routes.yaml")
     assert all(problem.line for problem in raised.value.problems)
     assert any(words in problem.message for problem in raised.value.problems), raised.value
+
+
+def test_a_subject_that_is_no_text_is_refused() -> None:
+    found = judge(claims(sub="a\ud800"), issuer(), NOW)
+    assert found == BadToken("the token names no subject")
+
+
+def test_keys_of_another_place_are_not_the_issuers_any_more() -> None:
+    verifier = tokens(jwk("RS256"), believed=issuer())
+    given = token("RS256")
+    assert isinstance(verifier.verify(given, "shop", NOW), Verified)
+    verifier.use({"shop": issuer(keys=KeySource(KeyPlace.PEM, "elsewhere"))})
+    assert verifier.verify(given, "shop", NOW) is Unsure.KEYS
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://id.test:99999/k", "https://id.test:x/k", "https://a\x7fb/k", "https://id.test/a b", "https://xn--/",
+     "https://[v1.a]/k", "https://\u00e9\u0301.\u2260/k"],
+)  # fmt: skip
+def test_keys_at_what_is_no_url_are_a_fault_and_stop_nobody(url: str) -> None:
+    async def main() -> None:
+        told: list[list[dict[str, Any]] | None] = []
+        sources = KeySources(lambda _name, keys: told.append(keys))
+        sources.use({"shop": issuer(keys=KeySource(KeyPlace.JWKS_URL, url))})
+        following = asyncio.ensure_future(sources.follow())
+        await until(lambda: bool(told) or following.done(), 10)
+        assert (told, following.done()) == ([None], False)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(main())

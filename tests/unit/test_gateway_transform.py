@@ -93,3 +93,10 @@ groups:
     for key in ("percent: 5", "owner: monolith", "fallback: true", "overrides: {header: X-Side}"):
         with pytest.raises(InvalidFileError, match="says nothing without a backend"):
             parse_routes(text.replace(b"paths:", f"{key}, paths:".encode()), "routes.yaml")
+
+
+def test_a_prefix_that_is_cut_off_leaves_one_slash() -> None:
+    rewrite = rewriter(PathChanges(prefixes=((b"/api", b"/"), (b"/b", b"/c/"))))
+    assert [rewrite(path) for path in (b"/api", b"/api/", b"/api/evil.test", b"/b/x")] == [
+        b"/", b"/", b"/evil.test", b"/c/x",
+    ]  # fmt: skip
