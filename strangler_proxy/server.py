@@ -33,6 +33,7 @@ from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
 from strangler_proxy.metrics import exposition
+from strangler_proxy.open_files import allow
 from strangler_proxy.reload import RoutesFollower
 from strangler_proxy.routes import parse_with_places, read_content
 from strangler_proxy.speedups import VARIABLE, SpeedupsError, choose
@@ -98,6 +99,7 @@ def run(
         raise InvalidFileError(faults)
     secret = _secret()
     token = _token()
+    allow(loaded)
     listeners = _listeners(host, port, workers)
     try:
         (admin_listener,) = _listeners(admin_host, admin_port, 1)

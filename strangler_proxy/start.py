@@ -13,6 +13,9 @@ from strangler_proxy.speedups import activate
 
 def main() -> None:
     """Entry of the worker process."""
+    # structlog takes in rich where it is installed, for colourful tracebacks on terminals: half of the time that a
+    # worker takes to begin, and a worker writes JSON. A module that is None cannot be imported.
+    sys.modules["rich"] = None  # type: ignore[assignment]
     compiled = activate()
     from strangler_proxy import worker  # noqa: PLC0415  # imports the modules that were chosen just now
 
