@@ -90,7 +90,11 @@ class RateTable:
         if self._keys[place] != key:
             self.crowded += self._dues[place + 1] > now
             self._keys[place] = key
-        self._dues[place + 1] = due
+            self._dues[place + 1] = due
+        elif due > self._dues[place + 1]:
+            # An arrival time only grows. Who went on without the lock and was stopped before this line holds an
+            # old one, and must not undo what others took meanwhile.
+            self._dues[place + 1] = due
 
     def _find(self, key: int, used: set[int]) -> int:
         """Where `key` is, or may be put: the entry that is idle for longest, or will be soonest. `used` are

@@ -143,6 +143,23 @@ def test_a_worker_that_stopped_with_the_lock_stops_nobody() -> None:
         os.close(each)
 
 
+def test_who_was_stopped_before_writing_undoes_nothing() -> None:
+    descriptor = make_table()
+    shared, late = RateTable(descriptor), RateTable(os.dup(descriptor))
+    assert shared.take_all([(5, SECOND)], 1.0)[0].allowed
+    place = late._find(5, set())
+    old = late._dues[place + 1]
+    for _ in range(3):
+        shared.take_all([(5, SECOND)], 1.0)
+    after = shared._dues[place + 1]
+    late._write(place, 5, old + 0.001, 1.0)  # read before the three, without the lock
+    assert shared._dues[place + 1] == after > old
+    shared.close()
+    late.close()
+    os.close(late.descriptor)
+    os.close(descriptor)
+
+
 def test_processes_at_the_same_moment_never_admit_more_than_the_limit() -> None:
     """Four processes take from one client's state as fast as they can; the sum is exact."""
     descriptor = make_table()
