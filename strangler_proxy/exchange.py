@@ -59,6 +59,7 @@ class Exchange(Replying):
         "_connection",
         "_duties",
         "_head_sent",
+        "_head_waits",
         "_outbox",
         "_outbox_size",
         "_phase",
@@ -99,6 +100,7 @@ class Exchange(Replying):
         self._tries: Tries | None = None  # of a backend with several instances
         self._permit: int | None = None
         self._head_sent = False
+        self._head_waits = False
         self._rechunk = False
         self._close_after = False
         self._body_blocked = False
@@ -348,6 +350,13 @@ class Exchange(Replying):
                 self._request, self._origin, side=side, head=head, issued=self._issue, asked_at=asked_at
             )
         self._to_client.append(self._response_bytes(status, reason, head))
+        self._head_waits = (
+            bool(head.length)
+            and status not in (204, 304)
+            and not self._head_request
+            and self._replay is not None
+            and self._duties is None
+        )
         self._await_upstream(self._timeouts.read)
 
     def response_body(self, data: bytes) -> None:
@@ -366,6 +375,12 @@ class Exchange(Replying):
         out = self._to_client
         if not out:
             return
+        if self._head_waits and len(out) == 1:
+            # Many servers write head and body one after the other. Until the body begins, a backend that dies can
+            # still be replaced; a second copy of the head is not what anybody waits for.
+            self._await_upstream(self._timeouts.read)
+            return
+        self._head_waits = False
         self._client.send(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
         if self._status:  # until here an answer that breaks off can still be replaced
@@ -392,12 +407,14 @@ class Exchange(Replying):
         again."""
         self._connection = None
         self._to_client.clear()
+        if not self._head_sent:
+            self._status = 0
         stale = failure is Failure.RESET and reused and not first_byte
         if stale and self._safe and not self._retried and self._replay is not None:
             self._retried = True
             self._outbox = list(self._replay)
             self._acquire(new=True)
-        elif first_byte or not self._elsewhere(sent=True):
+        elif self._head_sent or failure is not Failure.RESET or not self._elsewhere(sent=True):
             self._failed(failure, 0)
 
     def upstream_blocked(self, *, blocked: bool) -> None:

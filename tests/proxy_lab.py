@@ -337,6 +337,12 @@ async def lab(
     )
     for backend in backends:
         await backend.start()
+    try:
+        routes = parse_routes(routes_text(backends[0].port, backends[1].port, **changes), "lab")
+    except BaseException:
+        for backend in backends:
+            await backend.stop()
+        raise
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
@@ -345,7 +351,7 @@ async def lab(
     urgent: list[bool] = []
     breakers: list[tuple[str, BreakerState]] = []
     plane = DataPlane(
-        routes=parse_routes(routes_text(backends[0].port, backends[1].port, **changes), "lab"),
+        routes=routes,
         signer=CookieSigner(SECRET),
         loop=asyncio.get_running_loop(),
         on_outcome=urgent.append,

@@ -501,3 +501,46 @@ def test_unreachable_host_is_a_connect_timeout() -> None:
             filler.close()
 
     run(main())
+
+
+def test_backend_that_dies_between_head_and_body_is_replaced() -> None:
+    """uvicorn writes the two one after the other; what is killed in between has answered nothing yet."""
+
+    async def head_only(
+        _request: Message, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await writer.drain()
+        writer.transport.abort()
+
+    async def main() -> None:
+        async with lab(catalog=head_only) as it:
+            answer = await it.get("/api/x", anonymous("a"))
+            assert (answer.status, answer.body) == (200, b"monolith")
+            (item,) = it.items()
+            assert item[1] == "reset"
+        async with lab(catalog=head_only, fallback="false") as it:
+            assert (await it.get("/api/x", anonymous("a"))).status == 502
+
+    run(main())
+
+
+def test_head_of_an_answer_whose_length_is_not_known_goes_out_at_once() -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+
+        async def slow(
+            _request: Message, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await gate.wait()
+            writer.write(b"0\r\n\r\n")
+
+        async with lab(catalog=slow) as it:
+            client = await it.connect()
+            await client.send(b"GET /api/x HTTP/1.1\r\nHost: lab\r\n\r\n")
+            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            gate.set()
+            client.close()
+
+    run(main())
