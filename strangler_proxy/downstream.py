@@ -30,6 +30,7 @@ import httptools
 from strangler_proxy.answers import answer
 from strangler_proxy.exchange import Exchange
 from strangler_proxy.headers import HOST, BadHeadError, Origin, Peer, RequestHead, origin_of, read_request
+from strangler_proxy.pace import Pace
 from strangler_proxy.phase import BUFFER_LIMIT
 from strangler_proxy.recognise import recognise_request
 from strangler_proxy.request import Request
@@ -68,6 +69,7 @@ class ClientConnection:
         "_origin",
         "_origin_host",
         "_origin_peer",
+        "_pace",
         "_parser",
         "_peer",
         "_peer_routes",
@@ -78,6 +80,7 @@ class ClientConnection:
         "_trailers",
         "_transport",
         "_unsent",
+        "_via",
         "write_blocked",
     )
 
@@ -110,6 +113,8 @@ class ClientConnection:
         self._origin: Origin | None = None
         self._origin_host = b""
         self._origin_peer: Peer | None = None
+        self._via = b""
+        self._pace: Pace | None = None  # of the body that comes, where a rate is asked for
         self.write_blocked = False
 
     # asyncio.Protocol
@@ -122,7 +127,15 @@ class ClientConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transport is no subclass of asyncio's
-        self._plane.clients.add(self)
+        clients = self._plane.clients
+        most = self._plane.routes.listen.connections
+        if most is not None and len(clients) >= most:
+            detail = "as many clients as this proxy serves are connected"
+            said = answer(status=503, detail=detail, request_id=b"", close=True, retry_after=1.0)
+            self._transport.write(said)
+            self._close(unread=True)
+            return
+        clients.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -218,6 +231,7 @@ class ClientConnection:
             return
         exchange = Exchange(self._plane, self, request, complete=False)
         self._incoming = exchange
+        self._pace = Pace() if self._plane.routes.listen.min_body_rate else None
         self._queue.append(exchange)
 
     def on_body(self, data: bytes) -> None:
@@ -225,6 +239,8 @@ class ClientConnection:
         if self._incoming is not None and self._fault is None:
             self._body_came = True
             self._head_fed = 0
+            if self._pace is not None:
+                self._pace.size += len(data)
             self._incoming.body(data)
 
     def on_message_complete(self) -> None:
@@ -244,9 +260,9 @@ class ClientConnection:
         """Who is at the other end, as the backends are told; the last answer is remembered."""
         peer = self._peer_of(routes)
         if head.forwarded and peer.trusted:
-            return origin_of(peer, head.host, head.forwarded)
+            return origin_of(peer, head.host, head.forwarded, via=self._via, trusts=self._plane.trusts_hop)
         if self._origin is None or self._origin_host != head.host or self._origin_peer is not peer:
-            self._origin = origin_of(peer, head.host, None)
+            self._origin = origin_of(peer, head.host, None, via=self._via)
             self._origin_host = head.host
             self._origin_peer = peer
         return self._origin
@@ -255,10 +271,13 @@ class ClientConnection:
         if self._peer is None or self._peer_routes is not routes:
             name = self._transport.get_extra_info("peername")
             address = str(name[0]) if name else ""  # empty: it has left already
+            if address.startswith("::ffff:") and "." in address:
+                address = address[7:]  # an IPv4 client of a socket that listens on ::
             trusted = bool(address) and self._plane.trusts(address)
             secure = self._transport.get_extra_info("ssl_object") is not None
             self._peer = Peer(address.encode("ascii"), trusted=trusted, secure=secure)
             self._peer_routes = routes
+            self._via = routes.via.line if routes.via.requests else b""
         return self._peer
 
     def send(self, data: bytes) -> None:
@@ -312,6 +331,8 @@ class ClientConnection:
         """Close when nothing has come, or been taken, for too long. Call it about once a second."""
         if self._current is None and self._overdue(now):
             self._transport.abort()  # close() would wait for the client to take the rest
+        if self._pace is not None and self._incoming is not None and self._incoming is self._current:
+            self._judge_pace(self._incoming, self._pace, now)
         if self._closing or self._current is not None or self._queue:
             return
         if self._head_since and now - self._head_since > self._plane.routes.listen.header_timeout:
@@ -319,6 +340,14 @@ class ClientConnection:
             self._advance()
         elif now - self._last > self._plane.routes.listen.idle_timeout:
             self._close(unread=False)
+
+    def _judge_pace(self, incoming: Exchange, pace: Pace, now: float) -> None:
+        """End a request whose body trickles."""
+        least = self._plane.routes.listen.min_body_rate
+        if self._reading_paused:
+            pace.pause()
+        elif pace.too_slow(now, least):
+            incoming.client_fault(408, f"the request's body comes slower than {least} bytes a second")
 
     def _overdue(self, now: float) -> bool:
         """Has the client taken nothing for too long of what it was sent?"""

@@ -185,6 +185,10 @@ def build(group: Group, plane: DataPlane) -> tuple[Duty, ...]:
         from strangler_proxy.gateway.assemble import gateway_duties  # noqa: PLC0415
 
         duties.extend(gateway_duties(group, plane))
+    if group.in_flight is not None:
+        from strangler_proxy.bulkhead import Bulkhead  # noqa: PLC0415  # as above
+
+        duties.append(Bulkhead(group.in_flight, group.name, plane.under_way))
     if group.shadow is not None:  # last: what others refuse or answer is not compared
         from strangler_proxy.shadow import Shadowing  # noqa: PLC0415  # as above
 

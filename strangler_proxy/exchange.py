@@ -136,6 +136,11 @@ class Exchange(Replying):
             self._request_id = plane.new_request_id()
         group = self._group = routes.lookup(request.path)
         plane.active.add(self)
+        if request.head.via and routes.via.circles(request.head.via):
+            self._answer(
+                508, "the request goes round in circles: a backend's address leads to the proxy itself"
+            )
+            return
         if group is None:
             self._timeouts = routes.backends[routes.default].timeouts
             if plane.rest_duties and routes.rest is not None:

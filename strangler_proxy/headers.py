@@ -14,19 +14,18 @@ Names, values, order and letter case stay as they came. Not passed on:
 
 Framing headers (`Content-Length`, `Transfer-Encoding`) are read here and written anew by whoever frames the
 body. `Host` is forwarded as received. Backends are sent `Via` (RFC 9110 §7.6.3 wants it of a gateway), after what a
-client said of it; answers get none, so that clients cannot tell the sides apart by it. `TE: trailers` is asked of
+client said of it; answers get one only where the routes file says so. `TE: trailers` is asked of
 a backend when the client asked for it, and `Trailer` announces what `trailers.py` passes on.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-VIA = b"Via: 1.1 strangler\r\n"
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 HOST = re.compile(rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]*")
 
@@ -52,6 +51,7 @@ class Kind(IntEnum):
     APPLIED = 15
     UPGRADE = 16
     TE = 17
+    VIA = 18
 
 
 _KINDS = {
@@ -64,6 +64,7 @@ _KINDS = {
     b"proxy-authorization": Kind.DROP,
     b"te": Kind.TE,
     b"upgrade": Kind.UPGRADE,
+    b"via": Kind.VIA,
     b"http2-settings": Kind.DROP,
     b"host": Kind.HOST,
     b"cookie": Kind.COOKIE,
@@ -121,6 +122,7 @@ class RequestHead:
     forwarded: list[tuple[bytes, bytes]] | None
     upgrade: bytes  # the protocol asked for, where Connection says so too
     trailers: bool
+    via: bytes  # what was said of the way here, on all lines
     ready: bytes
 
     # Written out: what the decorator would generate is not compiled, and costs as much as matching the head.
@@ -138,6 +140,7 @@ class RequestHead:
         forwarded: list[tuple[bytes, bytes]] | None = None,
         upgrade: bytes = b"",
         trailers: bool = False,
+        via: bytes = b"",
         ready: bytes = b"",
     ) -> None:
         self.lines = [] if lines is None else lines
@@ -151,6 +154,7 @@ class RequestHead:
         self.forwarded = forwarded
         self.upgrade = upgrade
         self.trailers = trailers
+        self.via = via
         self.ready = ready
 
 
@@ -202,6 +206,9 @@ def _read_rare(head: RequestHead, kind: Kind, name: bytes, value: bytes) -> None
         head.expects_continue = True
     elif kind is Kind.UPGRADE:
         head.upgrade = b"%b, %b" % (head.upgrade, value) if head.upgrade else value
+    elif kind is Kind.VIA:
+        head.lines.append(b"%b: %b\r\n" % (name, value))
+        head.via = b"%b, %b" % (head.via, value) if head.via else value
     elif kind is Kind.TE:
         head.trailers |= _names(value.lower(), b"trailers")
     elif kind is Kind.FORWARDED:
@@ -229,13 +236,21 @@ class Origin:
     secure: bool
 
 
-def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
-    """The forwarding headers for a request that came over `peer` with `forwarded` on it."""
+def origin_of(
+    peer: Peer,
+    host: bytes,
+    forwarded: RawHeaders | None,
+    *,
+    via: bytes = b"",
+    trusts: Callable[[bytes], bool] = lambda _: False,
+) -> Origin:
+    """The forwarding headers for a request that came over `peer` with `forwarded` on it. `via` is a ready line;
+    `trusts` tells of an address in a trusted proxy's chain whether it is another trusted proxy's."""
     if not peer.trusted or not forwarded:
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n%b"
         proto = b"https" if peer.secure else b"http"
         element = _element(peer.address, proto, host)
-        told = lines % (peer.address, proto, host, element, VIA)
+        told = lines % (peer.address, proto, host, element, via)
         return Origin(told, peer.address, secure=peer.secure)
     chain = b""
     proto = b"https" if peer.secure else b"http"
@@ -254,13 +269,18 @@ def origin_of(peer: Peer, host: bytes, forwarded: RawHeaders | None) -> Origin:
             elements.append(value)
         else:
             others.append(b"%b: %b\r\n" % (name, value))
-    # The trusted proxy itself appended the last address; what stands left of it anybody may have written.
-    address = chain.rpartition(b",")[2].strip() or peer.address
+    # The trusted proxy itself appended the last address; what stands left of it anybody may have written, unless it
+    # is another trusted proxy's, which appended the one before.
+    hops = [hop.strip() for hop in chain.split(b",")]
+    address = hops.pop()
+    while hops and trusts(address):
+        address = hops.pop()
+    address = address or peer.address
     chain = chain + b", " + peer.address if chain else peer.address
     elements.append(_element(peer.address, b"https" if peer.secure else b"http", host))
     lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n%b%b"
     secure = proto.rpartition(b",")[2].strip().lower() == b"https"
-    told = lines % (chain, proto, original, b", ".join(elements), b"".join(others), VIA)
+    told = lines % (chain, proto, original, b", ".join(elements), b"".join(others), via)
     return Origin(told, address, secure=secure)
 
 
@@ -379,7 +399,13 @@ def read_response(headers: RawHeaders) -> ResponseHead:
     connection = b""
     for name, value in headers:
         kind = kind_of(name)
-        if kind is Kind.PASS or kind is Kind.HOST or kind is Kind.COOKIE or kind is Kind.FORWARDED:
+        if (
+            kind is Kind.PASS
+            or kind is Kind.HOST
+            or kind is Kind.COOKIE
+            or kind is Kind.FORWARDED
+            or kind is Kind.VIA
+        ):
             lines.append(b"%b: %b\r\n" % (name, value))
         elif kind is Kind.LENGTH:
             head.length = int(value)

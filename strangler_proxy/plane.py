@@ -85,6 +85,7 @@ class DataPlane:
         self.routes = routes
         self.gateway = GatewayState(rates, want_keys, tell_emptied)
         self.rest_duties: tuple[Duty, ...] = ()  # of requests that no group claims
+        self.under_way: dict[str, int] = {}  # by group; what bulkheads count, whatever routes they came with
         self.duties: dict[str, tuple[Duty, ...]] = {}  # by group; only groups that have some
         self.choices: dict[str, Choices] = {}  # by group
         self.signer = signer
@@ -319,6 +320,13 @@ class DataPlane:
     def new_anonymous_id(self) -> bytes:
         """128 random bits, base64url."""
         return urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=")
+
+    def trusts_hop(self, address: bytes) -> bool:
+        """As `trusts`, of what a header says is an address."""
+        try:
+            return self.trusts(address.decode("ascii"))
+        except ValueError:
+            return False
 
     def trusts(self, address: str) -> bool:
         """Are the X-Forwarded-* headers of a client at `address` believed?"""

@@ -68,13 +68,14 @@ _REQUEST = _head(
     rb"(GET|HEAD|OPTIONS) ((/[!\"$->@-~]*+)(?:\?[!\"$-~]*+)?) HTTP/1\.1\r\n",
     (
         *_HOP, b"content-length:", b"cookie:", b"expect:", b"forwarded:", b"host:", b"x-forwarded-",
-        b"x-request-id:", b"x-strangler-",
+        b"x-request-id:", b"x-strangler-", b"via:",
     ),
     (  # groups from 4
         (b"host", rb"[A-Za-z0-9._~:\[\]%!$&'()*+,;=-]++"),
         (b"cookie", _VALUE),
         (b"connection", _any_case(b"keep-alive")),
         (b"x-request-id", rb"[!-~]{1,128}+"),
+        (b"via", _VALUE),
     ),
 )  # fmt: skip
 _RESPONSE = _head(
@@ -103,7 +104,7 @@ def recognise_request(data: bytes) -> Request | None:
     match = _REQUEST.fullmatch(data)
     if match is None:
         return None
-    method, target, path, host, cookies, connection, request_id = match.group(1, 2, 3, 5, 7, 8, 11)
+    method, target, path, host, cookies, connection, request_id, via = match.group(1, 2, 3, 5, 7, 8, 11, 13)
     if host is None:
         return None
     if connection is None:
@@ -111,7 +112,7 @@ def recognise_request(data: bytes) -> Request | None:
     else:
         start, end = match.span(8)
         ready = data[:start] + data[end:-2]
-    head = RequestHead([], host, cookies or b"", request_id or b"", ready=ready)
+    head = RequestHead([], host, cookies or b"", request_id or b"", via=via or b"", ready=ready)
     return Request(method, target, path, None, head, http11=True, keep_alive=True, raw=data)
 
 

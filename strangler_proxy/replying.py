@@ -93,6 +93,8 @@ class Replying(Reporting):
             start += b"Connection: keep-alive\r\n"
         if self._group is not None and self._group.expose:
             start += b"X-Strangler-Arm: %b\r\n" % self._arm_shown()
+        if self._routes.via.responses:
+            start += self._routes.via.line
         return b"%bX-Request-ID: %b\r\n%b\r\n" % (start, self._request_id, self._cookie_lines(head))
 
     def _arm_shown(self) -> bytes:

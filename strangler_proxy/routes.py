@@ -9,13 +9,15 @@
       NAME: {url | instances | discover, health?, timeouts?, limits?, breaker?}
     groups:
       NAME: {paths, backend?, percent?, owner?, sticky?, fallback?, timeouts?, overrides?, expose?,
-             rate_limit?, auth?, transform?, cache?, shadow?, aggregate?}
+             limits?, rate_limit?, auth?, transform?, cache?, shadow?,
+             aggregate?}
     issuers: {NAME: {issuer, audience, algorithms, keys, leeway?}}    # whose tokens are believed
     rate_limit: [...]                 # for the whole site
     overrides: {header, cookie}       # testers; for every group that has none of its own
     expose: false                     # X-Strangler-Arm on responses
     trusted_proxies: [10.0.0.0/8]     # peers whose X-Forwarded-* headers are believed
     listen: {...}                     # what a client's connection is granted
+    via: {name?, requests?, responses?}
 
 Durations are milliseconds. Two rounds: pydantic checks the shape, then the references between the parts are
 checked on the plain data, so that one run names the faults of both kinds.
@@ -51,6 +53,7 @@ from strangler_proxy.sections.rates import RateFile, limits_of
 from strangler_proxy.sections.shadow import ShadowFile
 from strangler_proxy.sections.tls import FrontTlsFile
 from strangler_proxy.sections.transform import TransformFile
+from strangler_proxy.sections.via import ViaFile
 from strangler_proxy.table import (
     UNROUTED,
     Backend,
@@ -105,6 +108,10 @@ class _LimitsFile(Strict):
     in_flight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
+class _GroupLimitsFile(Strict):
+    in_flight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
 class _BreakerFile(Strict):
     # Below 5 in a row the breaker would hide from the controller the very failures it has to count.
     consecutive: Annotated[int, Field(ge=5, le=100_000)] = 10
@@ -148,6 +155,7 @@ class _GroupFile(Strict):
     transform: TransformFile | None = None
     cache: CacheFile | None = None
     shadow: ShadowFile | None = None
+    limits: _GroupLimitsFile = _GroupLimitsFile()
     aggregate: AggregateFile | None = None
     read_your_writes: ReadYourWrites = None
 
@@ -165,6 +173,7 @@ class _RoutesFile(Strict):
     issuers: dict[IssuerName, IssuerFile] = Field(default_factory=dict)
     trusted_proxies: list[Network] = Field(default_factory=list)
     listen: ListenFile = ListenFile()
+    via: ViaFile = ViaFile()
 
 
 def load_routes(path: Path) -> Routes:
@@ -301,6 +310,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
             cache=item.cache.value() if item.cache is not None else None,
             transforms=item.transform.value() if item.transform is not None else None,
             shadow=item.shadow.value() if item.shadow is not None else None,
+            in_flight=item.limits.in_flight,
             aggregate=item.aggregate.value() if item.aggregate is not None else None,
             guarding=guarding_of(
                 item.read_your_writes, parsed.read_your_writes, moves=moves, tells=backends[backend].position
@@ -313,6 +323,7 @@ def _freeze(parsed: _RoutesFile, version: str) -> Routes:
         groups=groups,
         trusted=tuple(parsed.trusted_proxies),
         listen=parsed.listen.value(),
+        via=parsed.via.value(),
         issuers={name: item.value(name) for name, item in parsed.issuers.items()},
         rest=_rest(parsed.default, backends, site) if site else None,
         tls=parsed.tls.value() if parsed.tls is not None else None,

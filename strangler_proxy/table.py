@@ -28,6 +28,7 @@ from strangler_proxy.gateway.transform import Transforms
 from strangler_proxy.listen import Listen
 from strangler_proxy.shadow_policy import Shadow
 from strangler_proxy.tls import BackendTls, FrontTls
+from strangler_proxy.via import Via
 
 UNROUTED = "*"  # stands for a group's name where requests that no group claims are counted
 BUCKETS = 10_000  # one bucket is 0.01 percent
@@ -147,6 +148,7 @@ class Group:
     auth: Auth | None = None
     transforms: Transforms | None = None
     shadow: Shadow | None = None
+    in_flight: int | None = None  # requests of the group under way at a time, in each worker
     cache: CachePolicy | None = None
     aggregate: Aggregate | None = None
     guarding: Guarding | None = None  # None: a session may read an older state than it wrote
@@ -173,6 +175,7 @@ class Routes:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
     tls: FrontTls | None = None
     listen: Listen = field(default_factory=Listen)
+    via: Via = field(default_factory=Via)
     _exact: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _prefixes: Mapping[bytes, Group] = field(init=False, repr=False, compare=False)
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)

@@ -1,6 +1,8 @@
 """Section `listen`: what a client's connection is granted.
 
 listen:
+  connections: 10000      # of clients at a time, in each worker; none unless said
+  min_body_rate: 200      # bytes a second that a request's body has to come with; none unless said
   header_timeout: 10000   # ms for a request's head
   body_timeout: 60000     # ms a client may send, or take, nothing of a body
   idle_timeout: 75000     # ms between requests
@@ -10,7 +12,7 @@ listen:
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from strangler_proxy.listen import Listen
 from strangler_proxy.sections.fields import TOKEN, Milliseconds, Strict
@@ -38,6 +40,8 @@ def _milliseconds(seconds: float) -> int:
 class ListenFile(Strict):
     """The section."""
 
+    connections: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    min_body_rate: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     header_timeout: Milliseconds = _milliseconds(_DEFAULT.header_timeout)
     body_timeout: Milliseconds = _milliseconds(_DEFAULT.body_timeout)
     idle_timeout: Milliseconds = _milliseconds(_DEFAULT.idle_timeout)
@@ -49,6 +53,8 @@ class ListenFile(Strict):
     def value(self) -> Listen:
         """The frozen value."""
         return Listen(
+            connections=self.connections,
+            min_body_rate=self.min_body_rate,
             header_timeout=self.header_timeout / 1000,
             body_timeout=self.body_timeout / 1000,
             idle_timeout=self.idle_timeout / 1000,

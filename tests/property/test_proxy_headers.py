@@ -12,6 +12,7 @@ from strangler_proxy.headers import (
     read_response,
     request_bytes,
 )
+from strangler_proxy.via import Via
 
 HOP = [
     b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authenticate", b"Proxy-Authorization", b"TE",
@@ -71,7 +72,7 @@ def test_nothing_of_the_hop_and_nothing_internal_goes_upstream(headers: list[tup
         head = read_request(given_headers, http11=True)
     except BadHeadError:
         return
-    origin = origin_of(Peer(b"10.0.0.1"), head.host, head.forwarded)
+    origin = origin_of(Peer(b"10.0.0.1"), head.host, head.forwarded, via=Via().line)
     sent = request_bytes(
         method=b"GET", target=b"/", lines=head.lines, head=head, origin=origin, request_id=b"id"
     )

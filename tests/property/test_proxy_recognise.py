@@ -98,7 +98,11 @@ def check_request(data: bytes) -> bool:
     assert found.http11
     assert head.connection in (b"", b"keep-alive")
     assert found.head == RequestHead(
-        host=head.host, cookies=head.cookies, request_id=head.request_id, ready=found.head.ready
+        host=head.host,
+        cookies=head.cookies,
+        request_id=head.request_id,
+        via=head.via,
+        ready=found.head.ready,
     )
     assert (head.length, head.chunked, head.expects_continue, head.forwarded) == (None, False, False, None)
     origin = origin_of(Peer(b"10.0.0.1"), head.host, None)
