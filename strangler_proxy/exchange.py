@@ -25,7 +25,7 @@ from strangler_proxy.buckets import digest_of
 from strangler_proxy.cluster.members import Tries
 from strangler_proxy.decide import SAFE_METHODS, Arm, Decision, unrouted
 from strangler_proxy.duties import Answer, Attendance, Call, Duty, Refusal, Waiting
-from strangler_proxy.headers import Origin, RawHeaders, ResponseHead, request_bytes
+from strangler_proxy.headers import Origin, RawHeaders, ResponseHead, has_body, request_bytes
 from strangler_proxy.identity import anonymous_key, identify
 from strangler_proxy.outcomes import Failure
 from strangler_proxy.phase import (
@@ -355,13 +355,8 @@ class Exchange(Replying):
                 self._request, self._origin, side=side, head=head, issued=self._issue, asked_at=asked_at
             )
         self._to_client.append(self._response_bytes(status, reason, head))
-        self._head_waits = (
-            bool(head.length)
-            and status not in (204, 304)
-            and not self._head_request
-            and self._replay is not None
-            and self._duties is None
-        )
+        holds = self._replay is not None and self._duties is None
+        self._head_waits = holds and has_body(status, head, head_request=self._head_request)
         self._await_upstream(self._timeouts.read)
 
     def response_body(self, data: bytes) -> None:
@@ -381,9 +376,7 @@ class Exchange(Replying):
         if not out:
             return
         if self._head_waits and len(out) == 1:
-            # Many servers write head and body one after the other. Until the body begins, a backend that dies can
-            # still be replaced; a second copy of the head is not what anybody waits for.
-            self._await_upstream(self._timeouts.read)
+            self._await_upstream(self._timeouts.read)  # until the body begins, a dead backend can be replaced
             return
         self._head_waits = False
         self._client.send(out[0] if len(out) == 1 else b"".join(out))

@@ -435,6 +435,11 @@ def read_response(headers: RawHeaders) -> ResponseHead:
     return head
 
 
+def has_body(status: int, head: ResponseHead, *, head_request: bool) -> bool:
+    """Do bytes follow this head, as many as it says?"""
+    return bool(head.length) and not head_request and status not in (204, 304)
+
+
 def response_start(
     status: int, reason: bytes, head: ResponseHead, *, head_request: bool, http11: bool
 ) -> tuple[bytes, bool, bool]:
