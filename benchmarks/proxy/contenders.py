@@ -89,7 +89,10 @@ def versions() -> dict[str, str]:
         "wrk": [program("wrk"), "-v"],
         "valgrind": [program("valgrind"), "--version"],
     }
-    found = {name: _first_line(command) for name, command in asked.items()}
+    # some begin with the path they were called by, which says nothing
+    found = {
+        name: _first_line(command).removeprefix(str(command[0])).strip() for name, command in asked.items()
+    }
     python = str(_TOOLS / "peers" / "bin" / "python")
     packages = ("aiohttp", "fastapi", "httpx", "uvicorn", "uvloop")
     code = f"from importlib.metadata import version\nfor name in {packages}: print(version(name))"
