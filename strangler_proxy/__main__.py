@@ -1,4 +1,4 @@
-"""The proxy alone: `python -m strangler_proxy --routes FILE --port P --admin-port A [--workers N]`."""
+"""The proxy alone: `python -m strangler_proxy --routes FILE --port P --admin-port A [--workers N] [--engine envoy]`."""
 
 import argparse
 import os
@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--admin-port", type=int, default=8010)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--engine", choices=("python", "envoy"), default="python")
     options = parser.parse_args()
     configure("proxy")
     try:
@@ -28,6 +29,7 @@ def main() -> int:
             admin_port=options.admin_port,
             workers=options.workers,
             host=options.host,
+            engine=options.engine,
         )
     except InvalidFileError as error:
         sys.stderr.write(f"{error}\n")

@@ -53,6 +53,8 @@ class Slot:
 class Fleet:
     """All slots. `secret` signs cookies; `drain_seconds` is what a worker has to finish requests."""
 
+    name = "python"
+
     def __init__(
         self,
         *,

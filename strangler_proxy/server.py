@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from chassis.yamlfile import Places
 from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, WithBody, json_reply
 from strangler_proxy.cluster.watch import Watch, as_json, list_faults
 from strangler_proxy.comparisons import Comparisons
+from strangler_proxy.engine import Engine
 from strangler_proxy.fleet import Fleet, make_listeners
 from strangler_proxy.hub import Hub
 from strangler_proxy.identity import SHORTEST_SECRET
@@ -79,8 +80,9 @@ def run(
     host: str = "127.0.0.1",
     admin_host: str = "127.0.0.1",
     drain_seconds: float = 10.0,
+    engine: str = "python",
 ) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code.
+    """Serve until SIGTERM or SIGINT; the exit code. `engine` is `python` or `envoy`.
 
     Raises InvalidFileError when the routes file is not legal, PortTakenError when a port is taken,
     SettingError when `STRANGLER_COOKIE_SECRET` or `STRANGLER_ADMIN_TOKEN` is too short, `workers` is not
@@ -88,34 +90,59 @@ def run(
     """
     if workers < 1:
         raise SettingError("workers", f"{workers} cannot serve", "ask for at least 1")
-    try:
-        choose()
-    except SpeedupsError as error:
-        raise SettingError(VARIABLE, error.fault, error.remedy) from error
+    check, program = machine_faults, None
+    match engine:
+        case "python":
+            try:
+                choose()
+            except SpeedupsError as error:
+                raise SettingError(VARIABLE, error.fault, error.remedy) from error
+        case "envoy":
+            program, check = _envoy(), _envoy_faults
+        case _:
+            raise SettingError("engine", f"there is no engine {engine!r}", "ask for python or envoy")
     content = read_content(routes)
     loaded, places = parse_with_places(content, str(routes))
-    faults = machine_faults(loaded, places)
+    faults = check(loaded, places)
     if faults:
         raise InvalidFileError(faults)
     secret = _secret()
     token = _token()
     allow(loaded)
-    listeners = _listeners(host, port, workers)
+    listeners = _listeners(host, port, workers if program is None else 1)
     try:
         (admin_listener,) = _listeners(admin_host, admin_port, 1)
     except (PortTakenError, SettingError):
         for listener in listeners:
             listener.close()
         raise
+
+    def make(hub: Hub) -> Engine:
+        if program is None:
+            return Fleet(
+                listeners=listeners, routes=loaded, secret=secret, drain_seconds=drain_seconds, hub=hub
+            )
+        from strangler_proxy.envoy.engine import EnvoyEngine  # noqa: PLC0415  # costs nothing unless asked for
+
+        return EnvoyEngine(
+            program=program,
+            reserved=_reserved(listeners[0]),
+            workers=workers,
+            routes=loaded,
+            secret=secret,
+            drain_seconds=drain_seconds,
+            hub=hub,
+        )
+
     parent = Parent(
         path=routes,
         routes=loaded,
         content=content,
-        listeners=listeners,
+        port=listeners[0].getsockname()[1],
+        make_engine=make,
+        check=check,
         admin_listener=admin_listener,
-        secret=secret,
         token=token,
-        drain_seconds=drain_seconds,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(parent.serve())
@@ -169,6 +196,33 @@ def machine_faults(routes: Routes, places: Places) -> Sequence[Problem]:
     return (*faults, *faults_of(routes.issuers, places))
 
 
+def _envoy() -> Path:
+    from strangler_proxy.envoy.process import NoEnvoyError, find_envoy  # noqa: PLC0415  # costs nothing unless asked for
+
+    try:
+        return find_envoy()
+    except NoEnvoyError as error:
+        raise SettingError("engine", "there is no Envoy on this machine", error.remedy) from error
+
+
+def _envoy_faults(routes: Routes, places: Places) -> Sequence[Problem]:
+    from strangler_proxy.envoy.capability import capability_faults  # noqa: PLC0415  # as above
+
+    return (*capability_faults(routes, places), *machine_faults(routes, places))
+
+
+def _reserved(listener: socket.socket) -> socket.socket:
+    """The port of `listener`, bound but not listened on: Envoy listens beside it, and the port stays ours between two
+    lives of Envoy."""
+    address = listener.getsockname()
+    listener.close()
+    reserved = socket.socket(listener.family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved
+
+
 class _Invalidation(BaseModel):
     """The body of `POST /admin/invalidate`."""
 
@@ -187,22 +241,20 @@ class Parent:
         path: Path,
         routes: Routes,
         content: bytes,
-        listeners: list[socket.socket],
+        port: int,
+        make_engine: Callable[[Hub], Engine],
+        check: Callable[[Routes, Places], Sequence[Problem]],
         admin_listener: socket.socket,
-        secret: bytes,
         token: bytes,
-        drain_seconds: float,
     ) -> None:
         self._admin_listener = admin_listener
         admin_host = admin_listener.getsockname()[0]
         self._guard = Guard(token, loopback=ipaddress.ip_address(admin_host).is_loopback)
-        self._port = listeners[0].getsockname()[1]
+        self._port = port
         self._hub = Hub(hello=self._hello)
-        self._fleet = Fleet(
-            listeners=listeners, routes=routes, secret=secret, drain_seconds=drain_seconds, hub=self._hub
-        )
+        self._fleet = make_engine(self._hub)
         self._follower = RoutesFollower(
-            path, routes=routes, content=content, on_routes=self._use, check=machine_faults
+            path, routes=routes, content=content, on_routes=self._use, check=check
         )
         self._keys: KeySources | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -330,6 +382,7 @@ class Parent:
         return json_reply(
             {
                 "version": routes.version,
+                "engine": self._fleet.name,
                 "compiled": all(slot.compiled for slot in self._fleet.slots),
                 "routes_file": str(self._follower.path),
                 "error": refused.as_json() if refused is not None else None,

@@ -21,7 +21,14 @@ from strangler_proxy.server import PortTakenError, run
 @click.option("--admin-port", type=int, default=8010, show_default=True, help="Status, outcomes, metrics.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-def proxy(*, routes: Path, port: int, admin_port: int, workers: int, host: str) -> int:
+@click.option(
+    "--engine",
+    type=click.Choice(["python", "envoy"]),
+    default="python",
+    show_default=True,
+    help="What carries the traffic.",
+)
+def proxy(*, routes: Path, port: int, admin_port: int, workers: int, host: str, engine: str) -> int:
     """Run the proxy in front of the backends of a routes file and follow that file, until SIGTERM.
 
     \b
@@ -30,6 +37,6 @@ def proxy(*, routes: Path, port: int, admin_port: int, workers: int, host: str) 
     """
     logs.configure("proxy")
     try:
-        return run(routes=routes, port=port, admin_port=admin_port, workers=workers, host=host)
+        return run(routes=routes, port=port, admin_port=admin_port, workers=workers, host=host, engine=engine)
     except PortTakenError as error:
         raise InTheWayError(str(error)) from error

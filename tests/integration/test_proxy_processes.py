@@ -99,7 +99,9 @@ class Proxy:
             client.close()
 
 
-def command(routes: Path, port: int, admin_port: int, *, workers: int = 2) -> list[str]:
+def command(
+    routes: Path, port: int, admin_port: int, *, workers: int = 2, engine: str = "python"
+) -> list[str]:
     """How the proxy is started."""
     options = [
         "--routes",
@@ -110,12 +112,16 @@ def command(routes: Path, port: int, admin_port: int, *, workers: int = 2) -> li
         str(admin_port),
         "--workers",
         str(workers),
+        "--engine",
+        engine,
     ]
     return [sys.executable, "-m", "strangler_proxy", *options]
 
 
 @asynccontextmanager
-async def proxy(directory: Path, *, workers: int = 2, **changes: object) -> AsyncIterator[Proxy]:
+async def proxy(
+    directory: Path, *, workers: int = 2, engine: str = "python", **changes: object
+) -> AsyncIterator[Proxy]:
     """Start with two workers (or more), end with SIGTERM (unless it has ended); nothing is left."""
     monolith, catalog = Backend(reply(b"monolith")), Backend(reply(b"catalog"))
     await monolith.start()
@@ -124,7 +130,7 @@ async def proxy(directory: Path, *, workers: int = 2, **changes: object) -> Asyn
     routes.write_bytes(routes_text(monolith.port, catalog.port, **changes))
     port, admin_port = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
-        *command(routes, port, admin_port, workers=workers),
+        *command(routes, port, admin_port, workers=workers, engine=engine),
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"STRANGLER_COOKIE_SECRET": SECRET.decode(), "STRANGLER_ADMIN_TOKEN": TOKEN},
     )

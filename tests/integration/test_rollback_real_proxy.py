@@ -1,4 +1,4 @@
-"""The promise end to end: real proxy, backends, controller and ledger; the service breaks in the middle of a stage.
+"""The promise end to end: real proxy (either engine), backends, controller, ledger; the service breaks in a stage.
 
 Rolled back after at most three canary requests since it broke, percentage 0 in every worker within 250 ms of the
 deciding response, and no shopper saw a failure.
@@ -76,28 +76,28 @@ class Backend:
 
 
 @asynccontextmanager
-async def proxy(routes: Path, log: Path) -> AsyncIterator[tuple[str, ProxyAdmin]]:
+async def proxy(routes: Path, log: Path, engine: str) -> AsyncIterator[tuple[str, ProxyAdmin]]:
     port, admin_port = free_port(), free_port()
     with log.open("wb") as sink, ProxyAdmin(f"http://127.0.0.1:{admin_port}", token=TOKEN) as admin:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "strangler_proxy", "--routes", str(routes), "--port", str(port),
-            "--admin-port", str(admin_port), "--workers", "2", stdout=sink, stderr=sink,
+            "--admin-port", str(admin_port), "--workers", "2", "--engine", engine, stdout=sink, stderr=sink,
             env=os.environ | {TOKEN_VARIABLE: TOKEN},
         )  # fmt: skip
         try:
-            await until(lambda: ready(admin), log)
+            await until(lambda: ready(admin, 2 if engine == "python" else 1), log)
             yield f"http://127.0.0.1:{port}", admin
         finally:
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), 15)
 
 
-def ready(admin: ProxyAdmin) -> bool:
+def ready(admin: ProxyAdmin, expected: int) -> bool:
     try:
         workers = admin.status().workers
     except ProxyUnreachableError:
         return False
-    return len(workers) == 2 and all(worker.version for worker in workers)
+    return len(workers) == expected and all(worker.version for worker in workers)
 
 
 async def until(condition: Callable[[], bool], log: Path) -> None:
@@ -123,7 +123,8 @@ async def shop(url: str, statuses: list[int], stop: asyncio.Event) -> None:
             group.create_task(one(client))
 
 
-async def test_fault_in_the_middle_of_a_stage(tmp_path: Path, database: str) -> None:
+@pytest.mark.parametrize("engine", ["python", "envoy"])
+async def test_fault_in_the_middle_of_a_stage(tmp_path: Path, database: str, engine: str) -> None:
     log = tmp_path / "proxy.log"
     async with Backend() as monolith, Backend() as service:
         routes = examples.ROUTES.replace("http://127.0.0.1:8001", monolith.url)
@@ -132,7 +133,7 @@ async def test_fault_in_the_middle_of_a_stage(tmp_path: Path, database: str) -> 
         )
         text = examples.PLAN + "rollback: {retry: {auto: true, after: 500ms, probes: 2}}\n"
         plan = load_plan(examples.write(tmp_path, plan=text, routes=routes), settings=["gates.soak=700ms"])
-        async with proxy(plan.routes, log) as (url, admin):
+        async with proxy(plan.routes, log, engine) as (url, admin):
             with Ledger(database) as ledger, Ledger(database) as side:
                 ledger.install()
                 stages = [planned.stage for planned in plan.stages]
@@ -182,5 +183,5 @@ async def test_fault_in_the_middle_of_a_stage(tmp_path: Path, database: str) -> 
     # an answer that was under way when the service broke may arrive among the failures; it is no failure
     assert tripped.detail["verdict"]["canary"]["failures_to_detect"] <= 3
     assert at_zero.detail["actuation_ms"] <= 250
-    assert at_zero.detail["workers"] == 2
+    assert at_zero.detail["workers"] == (2 if engine == "python" else 1)
     assert [entry.event for entry in history].count("retry") == 1

@@ -1,0 +1,138 @@
+"""What a routes file may ask of the Envoy engine. Pure, and the only place that says so.
+
+Whatever is written in the file must be known here as something Envoy does; anything else is refused with its line,
+also what other parts of the proxy learn in future. Refused, never ignored: a routes file means the same under
+either engine, or it does not run.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from chassis.problems import Problem
+from chassis.yamlfile import Places
+from strangler_proxy.table import Routes, StickyKind
+
+KeyPath = tuple[str | int, ...]
+
+# `*` stands for any one key or index.
+_DONE_KEYS = """
+version
+default
+expose
+backends
+backends.*
+backends.*.url
+backends.*.instances
+backends.*.instances.*
+backends.*.timeouts
+backends.*.timeouts.connect
+backends.*.timeouts.read
+backends.*.timeouts.total
+backends.*.limits
+backends.*.limits.connections
+backends.*.limits.waiting
+backends.*.limits.keep_alive
+backends.*.breaker
+backends.*.breaker.consecutive
+backends.*.breaker.pause
+backends.*.breaker.longest_pause
+groups
+groups.*
+groups.*.backend
+groups.*.paths
+groups.*.paths.*
+groups.*.percent
+groups.*.owner
+groups.*.sticky
+groups.*.fallback
+groups.*.expose
+groups.*.timeouts
+groups.*.timeouts.connect
+groups.*.timeouts.read
+groups.*.timeouts.total
+groups.*.overrides
+groups.*.overrides.header
+groups.*.overrides.cookie
+overrides
+overrides.header
+overrides.cookie
+trusted_proxies
+trusted_proxies.*
+listen
+listen.header_timeout
+listen.body_timeout
+listen.idle_timeout
+listen.tunnel_timeout
+listen.upgrades
+listen.upgrades.*
+"""
+_DONE = frozenset(tuple(key.split(".")) for key in _DONE_KEYS.split())
+
+_PYTHON = "run the Python engine (--engine python)"
+# By the last key of a path: why not, and what to do instead of changing the engine.
+_REMEDIES: Mapping[str, str] = {
+    "in_flight": "what finds no room is not answered by the fallback there; use connections and waiting",
+    "window": "Envoy ejects by failures in a row; use consecutive",
+    "rate": "Envoy ejects by failures in a row; use consecutive",
+    "probes": "Envoy lets every request probe; leave it out",
+    "position": "reads would not wait for their client's writes; leave position and read_your_writes out",
+    "read_your_writes": "reads would not wait for their client's writes; leave it out or say false",
+    "auth": "check tokens and sessions in front of it, or in the backends",
+    "rate_limit": "limit requests in front of it",
+    "cache": "cache in front of it",
+    "aggregate": "answer this path from a backend",
+    "transform": "rewrite in front of it, or in the backends",
+    "issuers": "check tokens in front of it, or in the backends",
+    "shadow": "an Envoy mirror throws answers away, and without comparisons no gate passes",
+    "discover": "list the addresses as instances",
+    "health": "Envoy ejects instances that fail requests; leave it out",
+}
+
+
+def capability_faults(routes: Routes, places: Places) -> list[Problem]:
+    """Everything in a legal routes file that this engine cannot do, each with its line; empty when it may run."""
+    return sorted(
+        (*_keys(routes, places), *_values(routes, places)), key=lambda problem: (problem.line, problem.column)
+    )
+
+
+def _keys(routes: Routes, places: Places) -> Iterator[Problem]:
+    reading_freely = all(group.guarding is None for group in routes.groups.values())
+    refused: set[KeyPath] = set()
+    for path in sorted(places.index, key=len):
+        if not path or any(path[:length] in refused for length in range(1, len(path))):
+            continue  # the document itself, or inside of what is named already
+        if "read_your_writes" in path and reading_freely:
+            continue  # it says that there is none
+        if not _is_done(path):
+            refused.add(path)
+            key = str(path[-1])
+            remedy = f"{_REMEDIES[key]}, or {_PYTHON}" if key in _REMEDIES else _PYTHON
+            yield places.problem(path, f"the Envoy engine has no {key!r}", remedy)
+
+
+def _is_done(path: KeyPath) -> bool:
+    # A key of a mapping with free names, and an index of a list, stand at known depths.
+    star = {1} if path[0] in ("backends", "groups") else set()
+    pattern = tuple(
+        "*" if position in star or isinstance(part, int) else part for position, part in enumerate(path)
+    )
+    return pattern in _DONE
+
+
+def _values(routes: Routes, places: Places) -> Iterator[Problem]:
+    for name, backend in routes.backends.items():
+        if backend.tls is not None:
+            at = ("backends", name, "url")
+            remedy = f"speak http:// to it, or {_PYTHON}"
+            yield places.problem(at, "the Envoy engine speaks no TLS to backends", remedy)
+    for name, group in routes.groups.items():
+        if group.sticky.kind is StickyKind.JWT:
+            remedy = f"use user, session, header, cookie or ip, or {_PYTHON}"
+            yield places.problem(
+                ("groups", name, "sticky"), "the Envoy engine verifies no tokens for sticky: jwt", remedy
+            )
+        backend = routes.backends[group.backend]
+        if group.timeouts.connect != backend.timeouts.connect:
+            remedy = "set it for the backend (backends.NAME.timeouts.connect)"
+            where = ("groups", name, "timeouts", "connect")
+            yield places.problem(where, "the Envoy engine has one connect time-out for each backend", remedy)

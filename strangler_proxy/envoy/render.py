@@ -1,0 +1,495 @@
+"""The routes as Envoy reads them. Pure: frozen `Routes` in, plain data (protobuf's JSON form) out.
+
+Three resources, each a file that Envoy watches (`files.py` writes them in the order that drops nothing):
+
+* clusters: one for each backend, named by its content, so that a changed backend is a new cluster beside the old
+  one and a switch of routes takes all or nothing; and for each pair of service and default one that holds both, the
+  default behind the service (an aggregate cluster), from which a failed safe request is tried again;
+* routes: each path several times, by kind of decision (`KINDS`), because what may follow a failure and what is
+  counted differ. `split.lua` names the kind in `x-strangler-arm`. A route's name is all that the access log needs;
+* the listener: changes only when `listen` does, for a change ends idle connections.
+
+Envoy v3 API, https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api; previous priorities and aggregate clusters:
+.../intro/arch_overview/upstream/aggregate_cluster.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from strangler_proxy.table import UNROUTED, Backend, Group, Routes
+
+JSON = dict[str, Any]
+
+ROUTES_NAME = "split"
+STAT_PREFIX = "front"
+ARM_HEADER = "x-strangler-arm"
+SIDE_HEADER = "x-strangler-side"
+UNCLAIMED, TUNNEL_ENDING = "unclaimed", "-tunnel"  # of the kinds that split.lua names
+DEFAULT_SIDE, SERVICE_SIDE = "default", "service"
+LATE = 1.0  # seconds that a stream's own limit lies beyond what ends it in the ordinary way
+
+_TYPE = "type.googleapis.com/"
+_NETWORK = f"{_TYPE}envoy.extensions.filters.network."
+_HTTP = f"{_TYPE}envoy.extensions.filters.http."
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Envoy listens and how it runs: `address` and `port` of its front, `workers` threads."""
+
+    address: str
+    port: int
+    workers: int
+
+
+def seconds(value: float) -> str:
+    """A protobuf Duration as JSON."""
+    return f"{value:.3f}s"
+
+
+def lua_source() -> str:
+    """The filter's program: both files, and the two functions that Envoy calls."""
+    here = files("strangler_proxy.envoy")
+    digests = here.joinpath("digests.lua").read_text(encoding="utf-8")
+    split = here.joinpath("split.lua").read_text(encoding="utf-8")
+    return (
+        f"local digests = (function()\n{digests}\nend)()\n"
+        f"local split = (function()\n{split}\nend)()\n"
+        "local filter = split.filter(digests, os.getenv)\n"
+        "function envoy_on_request(handle) filter.request(handle) end\n"
+        "function envoy_on_response(handle) filter.response(handle) end\n"
+    )
+
+
+# Clusters
+
+
+def cluster_name(routes: Routes, backend: Backend, workers: int) -> str:
+    """The backend's name and a hash of everything that its cluster is made of."""
+    return f"{backend.name}.{version_of(_cluster(routes, backend, '', workers))}"
+
+
+def fallback_name(routes: Routes, backend: Backend, workers: int) -> str:
+    """The cluster of a service with the default backend behind it."""
+    default = routes.backends[routes.default]
+    return f"{cluster_name(routes, backend, workers)}+{cluster_name(routes, default, workers)}"
+
+
+def clusters(routes: Routes, place: Place) -> list[JSON]:
+    """Every cluster that the routes refer to."""
+    made = [
+        _cluster(routes, backend, cluster_name(routes, backend, place.workers), place.workers)
+        for backend in routes.backends.values()
+    ]
+    used = {group.backend for group in routes.groups.values() if _falls_back(routes, group)}
+    default = cluster_name(routes, routes.backends[routes.default], place.workers)
+    for name in sorted(used):
+        backend = routes.backends[name]
+        made.append(
+            {
+                "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+                "name": fallback_name(routes, backend, place.workers),
+                "connect_timeout": seconds(backend.timeouts.connect),
+                "lb_policy": "CLUSTER_PROVIDED",
+                "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+                "cluster_type": {
+                    "name": "envoy.clusters.aggregate",
+                    "typed_config": {
+                        "@type": f"{_TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                        "clusters": [cluster_name(routes, backend, place.workers), default],
+                    },
+                },
+            }
+        )
+    return made
+
+
+def _falls_back(routes: Routes, group: Group) -> bool:
+    return group.fallback and group.backend != routes.default
+
+
+def version_of(value: Any) -> str:
+    """A name for plain data, of its content."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _addresses(backend: Backend) -> list[tuple[str, int]]:
+    if backend.several is None:
+        return [(backend.host, backend.port)]
+    return [(address.host, address.port) for address in backend.several.addresses]
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _cluster(routes: Routes, backend: Backend, name: str, workers: int) -> JSON:
+    is_default = backend.name == routes.default
+    side = DEFAULT_SIDE if is_default else SERVICE_SIDE
+    addresses = _addresses(backend)
+    limits, breaker = backend.limits, backend.breaker
+    cluster: JSON = {
+        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC" if all(_is_address(host) for host, _ in addresses) else "STRICT_DNS",
+        "connect_timeout": seconds(backend.timeouts.connect),
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {
+                            "endpoint": {
+                                "address": {"socket_address": {"address": host, "port_value": port}}
+                            },
+                            "metadata": {"filter_metadata": {"strangler": {"side": side}}},
+                        }
+                        for host, port in addresses
+                    ]
+                }
+            ],
+        },
+        # limits are for each worker in the routes file, and for the whole process in Envoy
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": limits.connections * workers,
+                    "max_pending_requests": limits.waiting * workers,
+                    "max_requests": (limits.connections + limits.waiting) * workers,
+                    "max_retries": limits.connections * workers,
+                }
+            ]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": seconds(limits.keep_alive)},
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+            }
+        },
+    }
+    if not is_default:
+        # The default backend has no stand-in: to keep requests from it helps nobody.
+        cluster["outlier_detection"] = {
+            "consecutive_5xx": breaker.consecutive,
+            "enforcing_consecutive_5xx": 100,
+            "consecutive_gateway_failure": breaker.consecutive,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "interval": "0.250s",
+            "base_ejection_time": seconds(breaker.pause),
+            "max_ejection_time": seconds(breaker.longest_pause),
+            "max_ejection_percent": 100,
+        }
+    return cluster
+
+
+# Routes
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of decision about a request. `percent`: the probability with which it could go to the canary."""
+
+    name: str
+    arm: str  # control or canary
+    percent: float
+    backend: str
+    evidence: bool = True
+    falls_back: bool = False
+
+
+def kinds(routes: Routes, group: Group) -> list[Kind]:
+    """Every kind of decision that a request of `group` can meet (decide.py)."""
+    percent, default = float(group.percent), routes.default
+    owned = group.owner == default
+    found = [
+        Kind("control", "control", percent, default),
+        Kind("owner", "control", 0.0, default) if owned else Kind("owner", "canary", 100.0, group.backend),
+    ]
+    if group.backend != default:
+        falls_back = _falls_back(routes, group)
+        found.append(Kind("canary", "canary", percent, group.backend, falls_back=falls_back))
+        if group.overrides.header or group.overrides.cookie:
+            found.append(Kind("tester-control", "control", percent, default, evidence=False))
+            found.append(Kind("tester-canary", "canary", percent, group.backend, evidence=False))
+    return found
+
+
+def route_name(group: str, kind: Kind) -> str:
+    """What the access log says of a request: see `access_log.Route`."""
+    evidence = "evidence" if kind.evidence else "tester"
+    return f"{group}|{kind.arm}|{kind.percent:g}|{evidence}"
+
+
+def packed_context(routes: Routes, group: Group | None) -> str:
+    """What `split.lua` is told of a group, None for what no group claims; see `split.context`."""
+    pages = "yes" if routes.any_sticky_user else "no"
+    trusted = " ".join(routes.trusted)
+    if group is None:
+        return "\n".join([UNROUTED, *[""] * 2, "0", "", "", "", "", "", "no", pages, trusted])
+    owner = "control" if group.owner == routes.default else "canary"
+    return "\n".join(
+        [
+            group.name, group.backend, routes.default, str(group.threshold if group.backend != routes.default else 0),
+            owner, group.sticky.kind.value, group.sticky.name, group.overrides.header, group.overrides.cookie,
+            "yes" if group.expose else "no", pages, trusted,
+        ]
+    )  # fmt: skip
+
+
+def route_configuration(routes: Routes, place: Place) -> JSON:
+    """The whole table of routes."""
+    return {
+        "@type": f"{_TYPE}envoy.config.route.v3.RouteConfiguration",
+        "name": ROUTES_NAME,
+        "request_headers_to_remove": [ARM_HEADER],
+        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(_routes(routes, place))}],
+        # who answered, for the filter alone: it takes it out again
+        "response_headers_to_add": [
+            {
+                "header": {"key": SIDE_HEADER, "value": "%UPSTREAM_METADATA(strangler:side)%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+
+
+def _routes(routes: Routes, place: Place) -> Iterator[JSON]:
+    patterns = [(pattern, group) for group in routes.groups.values() for pattern in group.paths]
+    # An exact path wins over `/*`, a longer `/*` over a shorter one: Envoy takes the first that matches.
+    patterns.sort(key=lambda item: (item[0].endswith("/*"), -len(item[0])))
+    for pattern, group in patterns:
+        match: JSON = {"prefix": pattern[:-1]} if pattern.endswith("/*") else {"path": pattern}
+        context = packed_context(routes, group)
+        found = kinds(routes, group)
+        for kind in found:
+            action = _action(routes, group, kind, place)
+            for ending, forwarded in (("", action), *_tunnel(routes, action)):
+                yield _route(
+                    match={**match, "headers": [_arm(kind.name + ending)]},
+                    name=route_name(group.name, kind),
+                    action=forwarded,
+                    context=context,
+                )
+        yield _route(  # the first match, before the filter has named a kind; no request is sent by it
+            match=match,
+            name=route_name(group.name, found[0]),
+            action=_action(routes, group, found[0], place),
+            context=context,
+        )
+    default = routes.backends[routes.default]
+    action = _forward(routes, default, cluster_name(routes, default, place.workers), default.timeouts.read)
+    context = packed_context(routes, None)
+    for ending, forwarded in _tunnel(routes, action):
+        tunnels: JSON = {"prefix": "/", "headers": [_arm(UNCLAIMED + ending)]}
+        yield _route(match=tunnels, name=UNROUTED, action=forwarded, context=context)
+    yield _route(match={"prefix": "/"}, name=UNROUTED, action=action, context=context)
+
+
+def _arm(value: str) -> JSON:
+    return {"name": ARM_HEADER, "string_match": {"exact": value}}
+
+
+def _tunnel(routes: Routes, action: JSON) -> Iterator[tuple[str, JSON]]:
+    """For requests that ask for another protocol: what may stay silent for long is the tunnel, after that."""
+    if routes.listen.upgrades:
+        idle = {"idle_timeout": seconds(routes.listen.tunnel_timeout), "retry_policy": {"num_retries": 0}}
+        yield TUNNEL_ENDING, {**action, **idle}
+
+
+def _route(*, match: JSON, name: str, action: JSON, context: str) -> JSON:
+    return {
+        "name": name,
+        "match": match,
+        "route": action,
+        "typed_per_filter_config": {
+            "split": {
+                "@type": f"{_HTTP}lua.v3.LuaPerRoute",
+                "filter_context": {"split": context},
+            }
+        },
+    }
+
+
+def _forward(routes: Routes, backend: Backend, cluster: str, read: float) -> JSON:
+    # A stream's idle limit must leave the ordinary limits, which say whose silence it was, the first word.
+    idle = max(routes.listen.body_timeout, read + LATE)
+    total = backend.timeouts.total
+    return {
+        "cluster": cluster,
+        "timeout": "0s",
+        "idle_timeout": seconds(idle),
+        "retry_policy": {
+            "num_retries": 0,
+            "per_try_idle_timeout": seconds(read),
+            **({"per_try_timeout": seconds(total)} if total is not None else {}),
+        },
+    }
+
+
+def _action(routes: Routes, group: Group, kind: Kind, place: Place) -> JSON:
+    backend = routes.backends[kind.backend]
+    timeouts = group.timeouts if kind.arm == "canary" else backend.timeouts
+    name = fallback_name if kind.falls_back else cluster_name
+    action = _forward(routes, backend, name(routes, backend, place.workers), timeouts.read)
+    retry = action["retry_policy"]
+    retry.pop("per_try_timeout", None)
+    if timeouts.total is not None:
+        retry["per_try_timeout"] = seconds(timeouts.total)
+    if kind.falls_back:
+        retry["num_retries"] = 1
+        retry["retry_on"] = "5xx,reset,connect-failure,refused-stream"
+        retry["retry_back_off"] = {"base_interval": "0.001s", "max_interval": "0.001s"}
+        retry["retry_priority"] = {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": f"{_TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": 1,
+            },
+        }
+    return action
+
+
+# Listener
+
+
+LOG_FIELDS: dict[str, str] = {
+    "route": "%ROUTE_NAME%",
+    "digest": "%DYNAMIC_METADATA(strangler:digest)%",
+    "id": "%DYNAMIC_METADATA(strangler:id)%",
+    "path": "%REQ(:PATH)%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "side": "%UPSTREAM_METADATA(strangler:side)%",
+    "connection": "%CONNECTION_ID%",
+    "start": "%START_TIME(%s.%6f)%",
+    "us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
+    "ms": "%DURATION%",
+}
+ATTEMPT_FIELDS: dict[str, str] = {
+    "attempt": "%REQ(X-REQUEST-ID)%",
+    "connection": "%CONNECTION_ID%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "start": "%START_TIME(%s.%6f)%",
+    "ms": "%DURATION%",
+}
+
+
+def _log(fields: dict[str, str], filter_: JSON | None = None) -> JSON:
+    return {
+        "name": "outcomes",
+        **({"filter": filter_} if filter_ else {}),
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": "/dev/stdout",
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def listener(routes: Routes, place: Place, *, lua: str, routes_source: JSON) -> JSON:
+    """The front. `lua` is the filter's program, `routes_source` where the table of routes comes from."""
+    listen = routes.listen
+    manager = {
+        "@type": f"{_NETWORK}http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": STAT_PREFIX,
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": ROUTES_NAME, "config_source": routes_source},
+        "access_log": [_log(LOG_FIELDS)],
+        "generate_request_id": False,
+        "use_remote_address": False,
+        "skip_xff_append": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "internal_address_config": {"unix_sockets": False},
+        "http_protocol_options": {"accept_http_10": True, "enable_trailers": True},
+        "common_http_protocol_options": {
+            "idle_timeout": seconds(listen.idle_timeout),
+            "headers_with_underscores_action": "ALLOW",
+        },
+        "request_headers_timeout": seconds(listen.header_timeout),
+        "stream_idle_timeout": seconds(listen.body_timeout),
+        "upgrade_configs": [{"upgrade_type": name.decode()} for name in listen.upgrades],
+        "http_filters": [
+            {
+                "name": "split",
+                "typed_config": {
+                    "@type": f"{_HTTP}lua.v3.Lua",
+                    "default_source_code": {"inline_string": lua},
+                },
+            },
+            {
+                "name": "router",
+                "typed_config": {
+                    "@type": f"{_HTTP}router.v3.Router",
+                    "suppress_envoy_headers": True,
+                    # Only failed attempts are of interest: what was answered the line of the request tells.
+                    "upstream_log": [
+                        _log(
+                            ATTEMPT_FIELDS,
+                            {
+                                "or_filter": {
+                                    "filters": [
+                                        {
+                                            "status_code_filter": {
+                                                "comparison": {
+                                                    "op": "GE",
+                                                    "value": {
+                                                        "default_value": 500,
+                                                        "runtime_key": "strangler.failed_status",
+                                                    },
+                                                }
+                                            }
+                                        },
+                                        {"response_flag_filter": {}},
+                                    ]
+                                }
+                            },
+                        )
+                    ],
+                },
+            },
+        ],
+    }
+    return {
+        "@type": f"{_TYPE}envoy.config.listener.v3.Listener",
+        "name": "front",
+        "address": {"socket_address": {"address": place.address, "port_value": place.port}},
+        "per_connection_buffer_limit_bytes": 262_144,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def bootstrap(*, admin_socket: str, listeners: JSON, clusters: JSON) -> JSON:
+    """What Envoy is started with: its admin interface on a Unix socket, and where the rest comes from."""
+    return {
+        "node": {"id": "strangler", "cluster": "strangler"},
+        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
+        "dynamic_resources": {"lds_config": listeners, "cds_config": clusters},
+    }
+
+
+def discovery_response(version: str, resources: list[JSON]) -> JSON:
+    """A file of resources as Envoy's watcher reads it."""
+    return {"version_info": version, "resources": resources}
+
+
+def file_source(path: str, directory: str) -> JSON:
+    """A ConfigSource: a file that is replaced by renaming another one into its directory."""
+    return {
+        "path_config_source": {"path": path, "watched_directory": {"path": directory}},
+        "resource_api_version": "V3",
+    }
