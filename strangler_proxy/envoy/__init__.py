@@ -2,7 +2,7 @@
 
     routes file ─► capability.py  what this engine can do; the rest is refused with its line
                 ─► render.py      Routes ─► listeners, clusters, routes as Envoy reads them (pure)
-                ─► files.py       written by atomic rename, in the order that drops nothing
+                ─► engine.py      written by atomic rename, in the order that drops nothing
                 ─► Envoy          split.lua and digests.lua inside: who is asking, which side (LuaJIT)
                 ─► access_log.py  its log lines ─► the same outcomes as a worker's (pure)
                 ─► hub.py         sums and stream
@@ -11,5 +11,5 @@
 its admin interface, on a Unix socket in a private directory.
 
 The decision is made in Envoy by a Lua filter, not by weighted clusters: those draw anew for each request, and a
-user belongs to one side (ADR 10).
+user belongs to one side.
 """

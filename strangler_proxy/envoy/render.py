@@ -1,6 +1,6 @@
 """The routes as Envoy reads them. Pure: frozen `Routes` in, plain data (protobuf's JSON form) out.
 
-Three resources, each a file that Envoy watches (`files.py` writes them in the order that drops nothing):
+Three resources, each a file that Envoy watches (`engine.py` writes them in the order that drops nothing):
 
 * clusters: one for each backend, named by its content, so that a changed backend is a new cluster beside the old
   one and a switch of routes takes all or nothing; and for each pair of service and default one that holds both, the
