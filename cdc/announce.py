@@ -18,17 +18,22 @@ class AnnouncingSink:
     def __init__(self, inner: Sink, announce: Announce) -> None:
         self._inner = inner
         self._announce = announce
+        self._unstored: frozenset[TableName] = frozenset()
 
     def position(self) -> Lsn | None:
         """As the inner one."""
         return self._inner.position()
 
     def apply(self, transactions: Sequence[Transaction]) -> None:
-        """Store, then announce the tables of what was stored."""
+        """Store, then announce the tables of what was stored; of a transaction in pieces with its last one."""
         self._inner.apply(transactions)
-        changed = frozenset(
+        changed = self._unstored | {
             change.relation.table for transaction in transactions for change in transaction.changes
-        )
+        }
+        if transactions[-1].more:
+            self._unstored = changed
+            return
+        self._unstored = frozenset()
         if changed:
             self._announce(changed)
 

@@ -154,11 +154,16 @@ class LogMessage:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A committed source transaction, whole.
+    """A committed source transaction, whole or a piece of a large one.
 
     `position` is the log position just *after* its commit: whoever has applied it has applied everything
     that ends at or before `position`. `origin` names the replication origin, None for local writes.
     `size`: bytes it had in the log, 0 when not known.
+
+    `more` says that the transaction goes on in the next event, with the same `xid`; only the last piece has
+    it False. A piece is yielded no sooner than the source has committed the whole, and nothing stands between
+    the pieces of one transaction. The `position` of a piece with `more` is not to be stored, it only answers
+    whether the transaction is contained in a stored position: it is, exactly when it is not greater.
     """
 
     position: Lsn
@@ -168,6 +173,7 @@ class Transaction:
     origin: str | None = None
     messages: tuple[LogMessage, ...] = ()
     size: int = field(default=0, compare=False)
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

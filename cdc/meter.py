@@ -128,15 +128,16 @@ class Meter:
             self._facts = replace(self._facts, position=position)
 
     def applied(self, transactions: Sequence[Transaction], now: datetime) -> None:
-        """`transactions` were committed in the target at `now`."""
+        """`transactions` were written at `now`. Those that go on (`more`) are counted with their last piece."""
         with self._lock:
             counts = list(self._facts.latencies)
-            for transaction in transactions:
+            ended = [transaction for transaction in transactions if not transaction.more]
+            for transaction in ended:
                 counts[bucket((now - transaction.commit_time).total_seconds() * 1000)] += 1
             self._facts = replace(
                 self._facts,
-                position=transactions[-1].position,
-                transactions=self._facts.transactions + len(transactions),
+                position=ended[-1].position if ended else self._facts.position,
+                transactions=self._facts.transactions + len(ended),
                 changes=self._facts.changes + sum(len(each.changes) for each in transactions),
                 latencies=tuple(counts),
             )

@@ -183,7 +183,7 @@ def pump(
     until: Lsn | None = None,
 ) -> None:
     """Move transactions from `source` to `sink` until `stop` is set, or everything before `until` is
-    there.
+    there. Stopped within a transaction in pieces it leaves it unstored; `sink.close` forgets it.
     """
     gate = gate or OpenGate()
     meter = meter or Meter()
@@ -194,9 +194,10 @@ def pump(
     meter.reached(position)
     reached = position  # ≥ position: nothing that concerns us happened between the two
     stored_at = time.monotonic()
+    within = False  # a transaction has come in part: it can only go on, or be forgotten whole
     with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
         while not stop.is_set() and not (until is not None and reached >= until):
-            limit = gate.limit()
+            limit = None if within else gate.limit()
             meter.enter(Phase.STREAMING if limit is None else Phase.HELD)
             if limit is not None and (limit.upto is None or reached >= limit.upto):
                 gate.arrived(reached)
@@ -206,10 +207,14 @@ def pump(
             pending = not_yet_applied(taken.events, position)
             if pending:
                 sink.apply(pending)
-                position = pending[-1].position
-                source.confirm(position)
-                stored_at = time.monotonic()
+                within = pending[-1].more
                 meter.applied(pending, datetime.now(UTC))
+                if not within:
+                    position = pending[-1].position
+                    source.confirm(position)
+                    stored_at = time.monotonic()
+            if within:
+                continue
             reached = max(
                 reached, position, _watermark(taken.events), (upto or reached) if taken.beyond else reached
             )

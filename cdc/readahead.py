@@ -3,8 +3,8 @@
 The thread alone talks to the source. It stops reading when enough changes wait, but goes on answering the
 source, which would otherwise take us for dead.
 
-A transaction is whole or not there at all, so one must fit into memory, however
-large (about 0.7 KB for a row of ten short columns).
+A large transaction comes in pieces and is counted by pieces, so what waits is bounded whatever is committed.
+Only a single row has to fit into memory.
 """
 
 from collections import deque
@@ -59,7 +59,8 @@ class ReadAhead:
 
     def take(self, *, limit: int, upto: Lsn | None = None, timeout: float) -> Taken:
         """The next events with about `limit` changes in all, none past `upto`; waits up to `timeout`
-        seconds for the first. Raises what the source raised, once everything read before is taken.
+        seconds for the first. A transaction in pieces is not taken together with what came before it, which
+        can be stored at once. Raises what the source raised, once everything read before is taken.
         """
         with self._news:
             if not self._events and self._error is None:
@@ -70,6 +71,8 @@ class ReadAhead:
                 event = self._events[0]
                 if upto is not None and event.position > upto:
                     return self._give(taken, size, beyond=True)
+                if taken and _goes_on(event) and not _goes_on(taken[-1]):
+                    break
                 taken.append(self._events.popleft())
                 size += _size(event)
             if not taken and self._error is not None:
@@ -104,6 +107,10 @@ class ReadAhead:
                 return False
             self._news.wait(_WAIT)
             return self._waiting >= self._max_changes
+
+
+def _goes_on(event: Event) -> bool:
+    return isinstance(event, Transaction) and event.more
 
 
 def _size(event: Event) -> int:

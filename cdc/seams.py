@@ -16,8 +16,8 @@ class StreamError(Exception):
 
 
 class Source(Protocol):
-    """Yields committed transactions in commit order. Used by one thread, save `confirm`, which any may
-    call.
+    """Yields committed transactions in commit order, large ones in pieces (`Transaction.more`). Used by one
+    thread, save `confirm`, which any may call.
     """
 
     def start(self, after: Lsn) -> None:
@@ -46,10 +46,14 @@ class Sink(Protocol):
         """The stored position; None when the target has never been filled."""
 
     def apply(self, transactions: Sequence[Transaction]) -> None:
-        """Store the changes of whole transactions and the last one's position, atomically."""
+        """Store the changes of `transactions` and the position of the last one, atomically.
+
+        When the last one goes on (`Transaction.more`), nothing is stored yet: it is with the call that brings
+        the end. An exception forgets what was not stored, whichever call brought it.
+        """
 
     def advance(self, position: Lsn) -> None:
-        """Store that nothing happened up to `position`."""
+        """Store that nothing happened up to `position`. Never called between the pieces of a transaction."""
 
     def close(self) -> None:
-        """Let go."""
+        """Let go. What was not stored is forgotten."""

@@ -1,6 +1,7 @@
 """Possible histories of two small tables, for laws that hold for every history."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import strategies as st
@@ -43,8 +44,26 @@ def histories(draw: st.DrawFn) -> list[Transaction]:
         for _ in range(draw(st.integers(0, 6))):
             place = draw(st.integers(0, 1))
             changes.append(_change(draw, RELATIONS[place], alive[TABLES[place]]))
-        position += draw(st.integers(1, 50))
+        position += draw(st.integers(2, 50))  # a commit record has some length
         made.append(Transaction(Lsn(position), MOMENT, number, tuple(changes)))
+    return made
+
+
+def in_pieces(history: Sequence[Transaction], size: int) -> list[Transaction]:
+    """The same history with transactions of more than `size` changes cut, as the slot source cuts them."""
+    made: list[Transaction] = []
+    for whole in history:
+        starts = range(0, max(len(whole.changes), 1), size)
+        for start in starts:
+            more = start != starts[-1]
+            made.append(
+                replace(
+                    whole,
+                    changes=whole.changes[start : start + size],
+                    more=more,
+                    position=Lsn(whole.position - 1) if more else whole.position,
+                )
+            )
     return made
 
 

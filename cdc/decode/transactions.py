@@ -1,6 +1,12 @@
 """From single pgoutput messages to whole transactions: a small state machine.
 
     begin ──► changes, relations, types, origin ──► commit ⇒ one Transaction
+                       │ many                          ⇒ its last piece
+                       ▼
+                    a piece
+
+A transaction is cut into pieces when it grows large, so that nobody has to hold it whole. Version 1 of the
+protocol sends it after its commit, which is why a piece may be given away before the commit *message* is here.
 
 Only tables the reader asked for are kept. A transaction that touched none of them still yields an empty
 `Transaction` when the log sent it: its position is real progress.
@@ -12,6 +18,7 @@ from cdc.changes import (
     UNCHANGED,
     Change,
     LogMessage,
+    Lsn,
     Operation,
     Relation,
     RelationColumn,
@@ -34,13 +41,28 @@ from cdc.decode.pgoutput import (
     Update,
 )
 
+PIECE_CHANGES = 5_000
+"""Changes in a piece of a large transaction; a batch of the pipeline has about as many."""
+PIECE_BYTES = 4_000_000
+"""Bytes of log in a piece, when its rows are large."""
+
 
 class Assembler:
-    """Fed messages in log order, returns each transaction at its commit. One per connection: the log
-    describes its tables anew after every reconnect. `tables`: those to keep; None keeps all.
+    """Fed messages in log order, returns each transaction at its commit, a large one in pieces before it. One
+    per connection: the log describes its tables anew after every reconnect. `tables`: those to keep; None
+    keeps all.
     """
 
-    def __init__(self, tables: Collection[TableName] | None = None) -> None:
+    def __init__(
+        self,
+        tables: Collection[TableName] | None = None,
+        *,
+        piece_changes: int = PIECE_CHANGES,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        """A piece ends with the change that fills it: `piece_changes` changes, or `piece_bytes` of log."""
+        self._piece_changes = piece_changes
+        self._piece_bytes = piece_bytes
         self._wanted = None if tables is None else frozenset(tables)
         self._relations: dict[int, Relation | None] = {}
         self._types: dict[int, tuple[str, str]] = {}
@@ -56,7 +78,7 @@ class Assembler:
         return self._begin is not None
 
     def feed(self, message: Message, *, size: int = 0) -> Transaction | None:
-        """Take one message of `size` bytes; the finished transaction when it was a commit. Raises
+        """Take one message of `size` bytes; the transaction that it ends, or the piece that it fills. Raises
         DecodeError out of order.
         """
         self._size += size
@@ -84,6 +106,8 @@ class Assembler:
                 self._messages.append(LogMessage(prefix, content))
             case Emitted():
                 pass  # written outside of any transaction: says nothing about rows
+        if len(self._changes) >= self._piece_changes or self._size >= self._piece_bytes:
+            return self._piece()
         return None
 
     def _row(self, message: Insert | Update | Delete) -> None:
@@ -110,14 +134,27 @@ class Assembler:
         if begin is None:
             raise DecodeError(f"commit at {message.position} without a begin")
         self._begin = None
+        return self._cut(begin, message.end_position, more=False)
+
+    def _piece(self) -> Transaction | None:
+        if self._begin is None:
+            return None
+        # The commit record begins here and no stored position lies within a record: one that is greater
+        # contains the transaction, one that is not does not.
+        return self._cut(self._begin, Lsn(self._begin.final_position + 1), more=True)
+
+    def _cut(self, begin: Begin, position: Lsn, *, more: bool) -> Transaction:
+        changes, messages, size = tuple(self._changes), tuple(self._messages), self._size
+        self._changes, self._messages, self._size = [], [], 0
         return Transaction(
-            position=message.end_position,
-            commit_time=message.commit_time,
+            position=position,
+            commit_time=begin.commit_time,
             xid=begin.xid,
-            changes=tuple(self._changes),
+            changes=changes,
             origin=self._origin,
-            messages=tuple(self._messages),
-            size=self._size,
+            messages=messages,
+            size=size,
+            more=more,
         )
 
     def _relation(self, oid: int) -> Relation | None:

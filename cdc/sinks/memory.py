@@ -15,6 +15,7 @@ class MemorySink:
         self.tables: dict[TableName, dict[Key, Row]] = {table: {} for table in keys}
         self._keys = keys
         self._position = position
+        self._unstored: dict[TableName, dict[Key, Row]] | None = None
 
     def position(self) -> Lsn | None:
         """The stored position."""
@@ -24,7 +25,8 @@ class MemorySink:
         """Apply the folded changes; an exception leaves everything as it was."""
         assert self._position is not None, "a stream begins with a snapshot"
         assert transactions[-1].position > self._position, "already applied"
-        tables = {table: dict(rows) for table, rows in self.tables.items()}
+        begun, self._unstored = self._unstored, None
+        tables = begun or {table: dict(rows) for table, rows in self.tables.items()}
         changes = [change for transaction in transactions for change in transaction.changes]
         for step in coalesce(changes, self._keys):
             for work in step:
@@ -39,6 +41,9 @@ class MemorySink:
                     rows[_key(filled, places)] = filled
                 for row in work.fresh:
                     rows[_key(row, places)] = row
+        if transactions[-1].more:
+            self._unstored = tables
+            return
         self.tables = tables
         self._position = transactions[-1].position
 
@@ -46,10 +51,12 @@ class MemorySink:
         """Store that nothing happened up to `position`."""
         assert self._position is not None
         assert position >= self._position
+        assert self._unstored is None, "a transaction is open"
         self._position = position
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """Forget what was not stored."""
+        self._unstored = None
 
 
 def apply_one_by_one(

@@ -1,10 +1,13 @@
 """Write source transactions into the mapped tables of a PostgreSQL database.
 
 One target transaction holds the rows of many whole source transactions and the position, so a crash at any
-point leaves both or neither. Changes are first folded per key (`cdc.coalesce`). A handful of rows travels
-as the parameters of prepared statements in one pipelined round trip; more are COPYed into temporary tables
-that have the source's column types. Either way the mapping's expressions turn them into target rows inside
-PostgreSQL; no value becomes a Python value.
+point leaves both or neither. A large source transaction comes in pieces: the target transaction stays open over
+them, each piece is a savepoint in it, and the position is written with the last.
+
+Changes are first folded per key (`cdc.coalesce`). A handful of rows travels as the parameters of prepared
+statements in one pipelined round trip; more are COPYed into temporary tables that have the source's column
+types. Either way the mapping's expressions turn them into target rows inside PostgreSQL; no value becomes a
+Python value.
 
 When the target refuses a folded batch (a unique value that moved between rows, a foreign key that is
 checked at once), the batch is applied again one change at a time in source order. Only if that fails too
@@ -13,7 +16,7 @@ does the stream stop, with the table, the key and the position of the change tha
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
@@ -81,6 +84,16 @@ class _RawText(Dumper):
         return obj  # type: ignore[no-any-return]  # registered for bytes only
 
 
+@dataclass(slots=True)
+class _Open:
+    """A target transaction that waits for the rest of a source transaction. `plans` were made within it."""
+
+    xid: int
+    transactions: int = 0
+    changes: int = 0
+    plans: list[Relation] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """How rows of one version of a source table are written."""
@@ -132,6 +145,7 @@ class PostgresSink:
             self._connection.close()
             raise
         self._position: Lsn | None = None
+        self._open: _Open | None = None
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -154,10 +168,63 @@ class PostgresSink:
         return None if row is None or row[0] is None else frozenset(map(TableName.parse, row[0]))
 
     def apply(self, transactions: Sequence[Transaction]) -> None:
-        """Write `transactions` and the position after the last one. Raises ApplyError,
-        psycopg.OperationalError.
+        """Write `transactions` and the position after the last one; when that one goes on, keep the target
+        transaction open. Raises ApplyError, psycopg.OperationalError; what was not committed is then undone.
         """
+        if self._open is None and not transactions[-1].more:
+            self._apply(transactions)
+        else:
+            try:
+                self._apply_piece(transactions)
+            except BaseException:
+                self._forget()
+                raise
+        if not transactions[-1].more:
+            self._position = transactions[-1].position
+
+    def _apply_piece(self, transactions: Sequence[Transaction]) -> None:
+        opened = self._open
+        if opened is None:
+            self._connection.execute("BEGIN")
+            opened = self._open = _Open(transactions[-1].xid)
+        elif transactions[0].xid != opened.xid:
+            raise StreamError(
+                f"transaction {opened.xid} was to go on, but transaction {transactions[0].xid} came: the source "
+                "broke off; nothing of it is stored, start the stream again"
+            )
+        self._apply(transactions)
         last = transactions[-1]
+        if last.more:
+            opened.xid = last.xid
+            opened.transactions += sum(not transaction.more for transaction in transactions)
+            opened.changes += sum(len(transaction.changes) for transaction in transactions)
+            return
+        try:
+            self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if _passes(error):
+                raise
+            # a deferred constraint; which of the rows it was can no longer be tried out
+            raise ApplyError(
+                error.diag.message_primary or str(error),
+                position=last.position,
+                remedy="repair the target or the mapping, then start the stream again: it resumes at this "
+                "transaction",
+            ) from error
+        self._open = None
+
+    def _forget(self) -> None:
+        """Undo the open transaction; the tables staged within it go with it."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        for relation in opened.plans:
+            self._plans.pop(relation, None)
+        within = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+        if self._connection.pgconn.transaction_status in within:
+            self._connection.rollback()
+
+    def _apply(self, transactions: Sequence[Transaction]) -> None:
         changes = [change for transaction in transactions for change in transaction.changes]
         try:
             steps = coalesce(changes, self._keys)
@@ -175,10 +242,10 @@ class PostgresSink:
             if _passes(error):
                 raise
             self._write_one_by_one(transactions)
-        self._position = last.position
 
     def advance(self, position: Lsn) -> None:
         """Store that nothing happened up to `position`."""
+        assert self._open is None, "the position is stored with the last piece of a transaction"
         with self._connection.transaction():
             self._write_position(position, None, 0, 0)
         self._position = position
@@ -218,8 +285,13 @@ class PostgresSink:
 
     def _count(self, transactions: Sequence[Transaction]) -> None:
         last = transactions[-1]
+        ended = sum(not transaction.more for transaction in transactions)
         changes = sum(len(transaction.changes) for transaction in transactions)
-        self._write_position(last.position, last.commit_time, len(transactions), changes)
+        if self._open is not None:
+            ended += self._open.transactions
+            changes += self._open.changes
+        if not last.more:
+            self._write_position(last.position, last.commit_time, ended, changes)
 
     def _write_position(self, position: Lsn, commit_time: Any, transactions: int, changes: int) -> None:
         expected = self._position
@@ -319,6 +391,8 @@ class PostgresSink:
             for old in [each for each in self._plans if each.table == relation.table and each not in needed]:
                 self._run(statements.drop_staged(self._plans.pop(old).staged))
             self._plans[relation] = self._make_plan(relation, position)
+            if self._open is not None:
+                self._open.plans.append(relation)
 
     def _first_without_key(self, transactions: Sequence[Transaction]) -> Lsn:
         for transaction in transactions:

@@ -28,10 +28,14 @@ class MemorySource:
     def commit(self, transaction: Transaction) -> None:
         """Append a transaction. Its position must be greater than all before it."""
         with self._news:
-            assert transaction.position > self._idle, "a log only grows"
+            assert transaction.position > self._idle or self._within(transaction), "a log only grows"
             self._log.append(transaction)
-            self._idle = transaction.position
+            if not transaction.more:
+                self._idle = transaction.position
             self._news.notify_all()
+
+    def _within(self, transaction: Transaction) -> bool:
+        return bool(self._log) and self._log[-1].more and self._log[-1].xid == transaction.xid
 
     def pass_time(self, position: Lsn) -> None:
         """The log grows to `position` by what does not concern this source."""
@@ -57,7 +61,7 @@ class MemorySource:
                 self._news.wait(min(timeout, self._patience))
             events: list[Event] = [*self._log[self._next :]]
             self._next = len(self._log)
-            return [*events, Watermark(self._idle)]
+            return events if self._log and self._log[-1].more else [*events, Watermark(self._idle)]
 
     def confirm(self, position: Lsn) -> None:
         """Forget up to `position`."""

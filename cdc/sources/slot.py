@@ -272,7 +272,8 @@ class SlotSource:
             transaction = self._assembler.feed(decode(data[_XLOG_HEADER:]), size=len(data))
             if transaction is not None:
                 events.append(transaction)
-                self._received = max(self._received, transaction.position)
+                if not transaction.more:
+                    self._received = max(self._received, transaction.position)
         elif kind == _KEEPALIVE:
             end, _, asked = _KEEPALIVE_BODY.unpack(data)
             if not self._assembler.within_transaction:

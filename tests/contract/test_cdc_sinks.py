@@ -23,10 +23,11 @@ from cdc.changes import (
     Transaction,
 )
 from cdc.mapping import parse_mapping
+from cdc.seams import StreamError
 from cdc.sinks.memory import MemorySink
 from cdc.sinks.postgres import ApplyError, LostPositionError, PostgresSink
 from chassis.yamlfile import parse
-from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, meaning
+from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, in_pieces, meaning
 from tests.cdc_shop import admin
 
 MAPPING = """
@@ -83,7 +84,10 @@ def held(database: str) -> dict[TableName, dict[Key, Row]]:
 
 
 @pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
-@given(history=histories(), batch=st.integers(1, 8))
+@given(
+    history=st.tuples(histories(), st.sampled_from([1, 2, 10])).map(lambda drawn: in_pieces(*drawn)),
+    batch=st.integers(1, 8),
+)
 @settings(deadline=None, max_examples=40, suppress_health_check=FIXTURE)
 def test_any_history_means_the_same_to_both_sinks(
     database: str, monkeypatch: pytest.MonkeyPatch, few: int, history: list[Transaction], batch: int
@@ -98,6 +102,79 @@ def test_any_history_means_the_same_to_both_sinks(
             memory.apply(part)
         assert held(database) == memory.tables == meaning(history)
         assert sink.position() == memory.position()
+
+
+def piece(*changes: Change, more: bool, at: int = 20) -> Transaction:
+    return Transaction(Lsn(at), MOMENT, 7, changes, more=more)
+
+
+def fresh(number: int) -> Change:
+    return change((str(number).encode(), b"a", b"b"), RELATIONS[1])
+
+
+def test_nothing_of_a_transaction_is_seen_before_its_end(database: str) -> None:
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply([Transaction(Lsn(10), MOMENT, 6, (fresh(1),)), piece(fresh(2), more=True)])
+        sink.apply([piece(fresh(3), more=True)])
+        assert held(database)[TABLES[1]] == {}
+        sink.apply([piece(fresh(4), more=False, at=30), Transaction(Lsn(40), MOMENT, 8, (fresh(5),))])
+        assert sorted(held(database)[TABLES[1]]) == [(b"1",), (b"2",), (b"3",), (b"4",), (b"5",)]
+        assert sink.position() == Lsn(40)
+        with admin(database) as connection:
+            found = connection.execute("SELECT transactions, changes FROM strangler_cdc.position").fetchone()
+        assert found == (3, 5)
+
+
+def test_a_transaction_that_breaks_off_leaves_nothing(database: str) -> None:
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply([piece(fresh(1), more=True)])
+        with pytest.raises(StreamError, match="broke off"):
+            sink.apply([Transaction(Lsn(50), MOMENT, 9, (fresh(2),))])
+        assert held(database)[TABLES[1]] == {}
+        # the tables staged within it are gone too, and are made anew
+        sink.apply([piece(*map(fresh, range(1, 60)), more=True), piece(fresh(60), more=False, at=30)])
+        assert len(held(database)[TABLES[1]]) == 60
+
+
+def test_a_refused_piece_is_written_again_row_by_row_inside_its_transaction(database: str) -> None:
+    with postgres_sink(database) as sink, admin(database) as connection:
+        sink.position()
+        connection.execute("ALTER TABLE copy_stock ADD UNIQUE (name)")
+        sink.apply([piece(change((b"1", b"x", None), RELATIONS[1]), more=True)])
+        # folded, row 2 would take the name while row 1 still has it
+        swap = (
+            change((b"2", b"y", None), RELATIONS[1]),
+            change((b"1", b"z", None), RELATIONS[1], (b"1", None, None)),
+            change((b"2", b"x", None), RELATIONS[1], (b"2", None, None)),
+            change((b"1", b"y", None), RELATIONS[1], (b"1", None, None)),
+        )
+        sink.apply([piece(*swap, more=True)])
+        sink.apply([piece(more=False, at=30)])
+        assert held(database)[TABLES[1]] == {(b"1",): (b"1", b"y", None), (b"2",): (b"2", b"x", None)}
+        sink.apply([piece(fresh(8), more=True, at=40)])
+        with pytest.raises(ApplyError, match="duplicate key") as refused:
+            sink.apply([piece(change((b"9", b"x", None), RELATIONS[1]), more=True, at=40)])
+        assert refused.value.key == "id=9"
+        assert len(held(database)[TABLES[1]]) == 2
+        assert sink.position() == Lsn(30)
+
+
+def test_a_deferred_constraint_that_fails_at_the_end_is_told(database: str) -> None:
+    with postgres_sink(database) as sink, admin(database) as connection:
+        sink.position()
+        connection.execute("ALTER TABLE copy_stock ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED")
+        # as a role that may not switch constraint triggers off
+        sink.replica_role = False
+        sink.connection.execute("RESET session_replication_role")
+        sink.apply([piece(change((b"1", b"x", None), RELATIONS[1]), more=True)])
+        sink.apply([piece(change((b"2", b"x", None), RELATIONS[1]), more=True)])
+        with pytest.raises(ApplyError, match="duplicate key") as refused:
+            sink.apply([piece(more=False, at=30)])
+        assert refused.value.position == Lsn(30)
+        assert held(database)[TABLES[1]] == {}
+        assert sink.position() == START
 
 
 def test_the_position_is_stored_and_never_goes_back(database: str) -> None:

@@ -18,7 +18,7 @@ from cdc.changes import (
 from cdc.pipeline import pump
 from cdc.sinks.memory import MemorySink
 from cdc.sources.memory import MemorySource
-from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, meaning
+from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, in_pieces, meaning
 
 
 @given(histories(), st.integers(1, 8))
@@ -28,6 +28,22 @@ def test_folding_does_not_change_the_meaning(history: list[Transaction], batch: 
     for start in range(0, len(history), batch):
         sink.apply(history[start : start + batch])
     assert sink.tables == meaning(history)
+
+
+@given(histories(), st.integers(1, 3), st.integers(1, 8))
+@settings(deadline=None)
+def test_pieces_mean_the_same_as_the_whole(history: list[Transaction], size: int, batch: int) -> None:
+    whole, pieces = MemorySink(KEYS, START), MemorySink(KEYS, START)
+    cut = in_pieces(history, size)
+    for transaction in history:
+        whole.apply([transaction])
+    for start in range(0, len(cut), batch):
+        before = (pieces.position(), {table: dict(rows) for table, rows in pieces.tables.items()})
+        pieces.apply(cut[start : start + batch])
+        if cut[start : start + batch][-1].more:
+            assert (pieces.position(), pieces.tables) == before, "half of a transaction was stored"
+    assert pieces.tables == whole.tables == meaning(history)
+    assert pieces.position() == whole.position()
 
 
 @given(histories(), st.data())
@@ -128,10 +144,10 @@ def stream(source: MemorySource, sink: MemorySink, history: Sequence[Transaction
     )
 
 
-@given(histories(), st.lists(st.integers(1, 25), max_size=6))
+@given(histories(), st.lists(st.integers(1, 25), max_size=6), st.integers(1, 7))
 @settings(deadline=None)
-def test_every_interrupted_prefix_heals(history: list[Transaction], fuses: list[int]) -> None:
-    source, sink = Repeating(history, patience=0.001), MemorySink(KEYS, START)
+def test_every_interrupted_prefix_heals(history: list[Transaction], fuses: list[int], size: int) -> None:
+    source, sink = Repeating(in_pieces(history, size), patience=0.001), MemorySink(KEYS, START)
     until = history[-1].position if history else START
     for steps in fuses:
         fuse = Fuse(steps)
@@ -150,6 +166,7 @@ def test_every_interrupted_prefix_heals(history: list[Transaction], fuses: list[
             assert source.confirmed <= position
             assert sink.tables == meaning([each for each in history if each.position <= position])
         source.close()
+        sink.close()
     stream(source, sink, history)
     assert sink.tables == meaning(history)
 
