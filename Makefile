@@ -24,11 +24,11 @@ setup: $(STAMP) ## Install what the other targets need
 speedups: $(STAMP) ## Compile the proxy's data path to C (needs a C compiler); without it the same code runs as Python
 	@$(BIN)/python -m strangler_proxy.speedups
 
-demo: setup ## Move the shop's catalogue to a service, with a fault on the way
-	@$(BIN)/strangler demo
+demo: setup ## Move the shop's catalogue to a service, with a fault on the way; ENGINE=envoy: Envoy carries the traffic
+	@$(BIN)/strangler demo $(if $(ENGINE),--engine $(ENGINE))
 
-up: setup ## Start the shop, the service, the change stream, the proxy and the controller; print the URLs
-	@$(BIN)/strangler up
+up: setup ## Start the shop, the service, the change stream, the proxy and the controller; print the URLs (ENGINE=envoy too)
+	@$(BIN)/strangler up $(if $(ENGINE),--engine $(ENGINE))
 
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down

@@ -207,8 +207,12 @@ def _envoy() -> Path:
 
 def _envoy_faults(routes: Routes, places: Places) -> Sequence[Problem]:
     from strangler_proxy.envoy.capability import capability_faults  # noqa: PLC0415  # as above
+    from strangler_proxy.envoy.process import system_authorities  # noqa: PLC0415  # as above
 
-    return (*capability_faults(routes, places), *machine_faults(routes, places))
+    return (
+        *capability_faults(routes, places, authorities=system_authorities()),
+        *machine_faults(routes, places),
+    )
 
 
 def _reserved(listener: socket.socket) -> socket.socket:

@@ -1,6 +1,6 @@
 """TLS on both sides of the proxy: what the routes file asks for, and the contexts made of it.
 
-In front: TLS 1.2 and newer, HTTP/1.1 by ALPN (RFC 7301); HTTP/2 in front is what the Envoy engine is for. The
+In front: TLS 1.2 and newer, HTTP/1.1 by ALPN (RFC 7301); HTTP/2 in front is what the Envoy engine does. The
 certificate is read again when its files change: connections go on with the one they began with, and files that
 do not fit together leave the old one in use.
 

@@ -62,6 +62,10 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--plan", type=click.Path(dir_okay=False, path_type=Path),
             help="Plan file.  [default: the shop's catalogue]",
         ),
+        click.option(
+            "--engine", type=click.Choice(["python", "envoy"]), default="python", show_default=True,
+            help="What carries the traffic. What Envoy has not is left out of a copy of the routes file.",
+        ),
         click.option("--products", type=click.IntRange(1), default=Seed().products, show_default=True),
         click.option("--users", type=click.IntRange(1), default=Seed().users, show_default=True),
         click.option("--orders", type=click.IntRange(0), default=Seed().orders, show_default=True),
@@ -91,7 +95,7 @@ def default_plan() -> Path:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
 def up(
-    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, products: int, users: int,
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, products: int, users: int,
     orders: int, seed: int, foreground: bool, reset: bool, yes: bool, as_json: bool, **ports: int | None,
 ) -> None:  # fmt: skip
     """Start the shop, the service, the change stream, the proxy and the controller.
@@ -103,6 +107,7 @@ def up(
       strangler up
       strangler up --foreground --products 10000
       strangler up --dsn postgresql://postgres@localhost/postgres
+      strangler up --engine envoy
       strangler up --reset --yes
     """
     layout = Layout(var.resolve())
@@ -115,6 +120,7 @@ def up(
         routes=(routes or default_routes()).resolve(),
         plan=(plan or default_plan()).resolve(),
         postgres_dsn=dsn,
+        engine=engine,
         fresh=reset,
     )
     say = _quiet if as_json else _say
@@ -194,7 +200,7 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the story goes to stderr.")
 def demo(
-    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, products: int, users: int,
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, products: int, users: int,
     orders: int, seed: int, rate: float | None, seconds_per_stage: float, keep: bool, plain: bool, as_json: bool,
     **ports: int | None,
 ) -> None:  # fmt: skip
@@ -208,6 +214,7 @@ def demo(
     Examples:
       strangler demo
       strangler demo --seconds-per-stage 10 --rate 60
+      strangler demo --engine envoy
       strangler demo --json > report.json
     """
     # only the demo needs matplotlib and the rest
@@ -220,6 +227,7 @@ def demo(
         routes=(routes or default_routes()).resolve(),
         plan=(plan or default_plan()).resolve(),
         dsn=dsn,
+        engine=engine,
         seconds_per_stage=seconds_per_stage,
     )
     try:

@@ -33,6 +33,7 @@ def stack_config(
     routes: Path,
     plan: Path,
     dsn: str | None,
+    engine: str,
     seconds_per_stage: float,
 ) -> StackConfig:
     """The demo's stack: fresh data, the usual ports where they are free, gates that suit a minute.
@@ -57,6 +58,7 @@ def stack_config(
             "rollback.retry.probes=3",
         ),
         postgres_dsn=dsn,
+        engine=engine,
         durable=False,
         expose_arm=True,
         fresh=True,

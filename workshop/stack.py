@@ -45,7 +45,8 @@ class StackConfig:
     """What to bring up. `postgres_dsn` names a server of yours, None means the embedded one.
 
     `plan_settings` are `--set` options for the controller; `durable=False` lets the embedded server skip
-    fsync. With `derived_routes` the stack runs on a copy of `routes` fitted to its ports.
+    fsync. `engine` carries the traffic: `python` or `envoy`. Where the ports or the engine ask for it, the stack
+    runs on a copy of `routes` fitted to them.
     """
 
     layout: Layout
@@ -57,6 +58,7 @@ class StackConfig:
     postgres_dsn: str | None = None
     durable: bool = True
     proxy_workers: int = 2
+    engine: str = "python"
     expose_arm: bool = False
     fresh: bool = False
 
@@ -158,8 +160,13 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     supervisor.say("databases", "ready", "databases and roles are in place")
 
     routes = config.routes
-    if config.expose_arm or config.ports != Ports():
-        routes = derive_routes(config.routes, config.layout.routes, config.ports, expose=config.expose_arm)
+    if config.expose_arm or config.ports != Ports() or config.engine != "python":
+        routes = config.layout.routes
+        left_out = derive_routes(
+            config.routes, routes, config.ports, expose=config.expose_arm, engine=config.engine
+        )
+        if left_out:
+            supervisor.say("routes", "fitted", f"left out, {config.engine} has it not: {', '.join(left_out)}")
     elif config.fresh and any(group.percent for group in groups.values()):
         moved = [name for name, group in groups.items() if group.percent]
         set_percent(routes, dict.fromkeys(moved, Decimal(0)))  # the data it spoke of are gone
@@ -287,7 +294,8 @@ class _Programs:
         return self._strangler(
             "proxy",
             ["proxy", "--routes", str(self.stack.routes), "--port", str(ports.proxy),
-             "--admin-port", str(ports.admin), "--workers", str(self._config.proxy_workers)],
+             "--admin-port", str(ports.admin), "--workers", str(self._config.proxy_workers),
+             "--engine", self._config.engine],
             {
                 "STRANGLER_COOKIE_SECRET": self._secrets["cookie_secret"],
                 **self._only("STRANGLER_ADMIN_TOKEN"),

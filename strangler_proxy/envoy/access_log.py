@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from strangler_proxy.decide import Arm
-from strangler_proxy.envoy.render import DEFAULT_SIDE
+from strangler_proxy.envoy.render import DEFAULT_SIDE, FILTER_ANSWERED
 from strangler_proxy.outcomes import Failure, Recorder
 from strangler_proxy.table import UNROUTED
 
@@ -104,7 +104,7 @@ class Tally:
             self._attempt(said)
             return True
         self.ended += 1
-        name = said["route"]
+        name = said["route"] if said["details"] != FILTER_ANSWERED else None
         failed = self._attempts.pop((said["connection"], said["id"] or ""), None) if self._attempts else None
         if name is None or name == UNROUTED:
             return False

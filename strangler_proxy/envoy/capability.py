@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from chassis.problems import Problem
 from chassis.yamlfile import Places
+from strangler_proxy.envoy.render import hosts_of
 from strangler_proxy.table import Routes, StickyKind
 
 KeyPath = tuple[str | int, ...]
@@ -64,6 +65,18 @@ listen.idle_timeout
 listen.tunnel_timeout
 listen.upgrades
 listen.upgrades.*
+tls
+tls.certificate
+tls.key
+backends.*.tls
+backends.*.tls.ca
+backends.*.tls.certificate
+backends.*.tls.key
+backends.*.tls.server_name
+via
+via.name
+via.requests
+via.responses
 """
 _DONE = frozenset(tuple(key.split(".")) for key in _DONE_KEYS.split())
 
@@ -88,14 +101,29 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def capability_faults(routes: Routes, places: Places) -> list[Problem]:
-    """Everything in a legal routes file that this engine cannot do, each with its line; empty when it may run."""
+def refused_keys(routes: Routes, places: Places) -> list[KeyPath]:
+    """The keys of a legal routes file that this engine has not, outermost first: without them it may run, but for
+    `capability_faults` in values."""
+    return [path for path, _ in _refused(routes, places)]
+
+
+def capability_faults(routes: Routes, places: Places, *, authorities: str) -> list[Problem]:
+    """Everything in a legal routes file that this engine cannot do, each with its line; empty when it may run.
+
+    `authorities`: the machine's own file of trusted authorities, empty when it has none.
+    """
     return sorted(
-        (*_keys(routes, places), *_values(routes, places)), key=lambda problem: (problem.line, problem.column)
+        (*_keys(routes, places), *_values(routes, places, authorities)),
+        key=lambda problem: (problem.line, problem.column),
     )
 
 
 def _keys(routes: Routes, places: Places) -> Iterator[Problem]:
+    for path, remedy in _refused(routes, places):
+        yield places.problem(path, f"the Envoy engine has no {str(path[-1])!r}", remedy)
+
+
+def _refused(routes: Routes, places: Places) -> Iterator[tuple[KeyPath, str]]:
     reading_freely = all(group.guarding is None for group in routes.groups.values())
     refused: set[KeyPath] = set()
     for path in sorted(places.index, key=len):
@@ -106,8 +134,7 @@ def _keys(routes: Routes, places: Places) -> Iterator[Problem]:
         if not _is_done(path):
             refused.add(path)
             key = str(path[-1])
-            remedy = f"{_REMEDIES[key]}, or {_PYTHON}" if key in _REMEDIES else _PYTHON
-            yield places.problem(path, f"the Envoy engine has no {key!r}", remedy)
+            yield path, f"{_REMEDIES[key]}, or {_PYTHON}" if key in _REMEDIES else _PYTHON
 
 
 def _is_done(path: KeyPath) -> bool:
@@ -119,12 +146,16 @@ def _is_done(path: KeyPath) -> bool:
     return pattern in _DONE
 
 
-def _values(routes: Routes, places: Places) -> Iterator[Problem]:
+def _values(routes: Routes, places: Places, authorities: str) -> Iterator[Problem]:
     for name, backend in routes.backends.items():
-        if backend.tls is not None:
-            at = ("backends", name, "url")
-            remedy = f"speak http:// to it, or {_PYTHON}"
-            yield places.problem(at, "the Envoy engine speaks no TLS to backends", remedy)
+        if backend.tls is not None and not backend.tls.ca and not authorities:
+            at: KeyPath = ("backends", name)
+            remedy = "name the file of its certificate's authority (tls.ca), or install ca-certificates"
+            yield places.problem(at, "this machine has no file of trusted authorities for Envoy", remedy)
+        if backend.tls is not None and not backend.tls.server_name and len(hosts_of(backend)) > 1:
+            at = ("backends", name, "instances")
+            remedy = f"say which name their certificates bear (tls.server_name), or {_PYTHON}"
+            yield places.problem(at, "the Envoy engine expects one name of all instances", remedy)
     for name, group in routes.groups.items():
         if group.sticky.kind is StickyKind.JWT:
             remedy = f"use user, session, header, cookie or ip, or {_PYTHON}"
@@ -134,5 +165,5 @@ def _values(routes: Routes, places: Places) -> Iterator[Problem]:
         backend = routes.backends[group.backend]
         if group.timeouts.connect != backend.timeouts.connect:
             remedy = "set it for the backend (backends.NAME.timeouts.connect)"
-            where = ("groups", name, "timeouts", "connect")
+            where: KeyPath = ("groups", name, "timeouts", "connect")
             yield places.problem(where, "the Envoy engine has one connect time-out for each backend", remedy)

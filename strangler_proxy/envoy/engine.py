@@ -25,11 +25,12 @@ from chassis.resilience.breaker import BreakerState
 from strangler_proxy.cluster.several import Address
 from strangler_proxy.envoy import render
 from strangler_proxy.envoy.access_log import BadLineError, Reconciliation, Tally
-from strangler_proxy.envoy.process import Admin, AdminError, drain
+from strangler_proxy.envoy.process import Admin, AdminError, drain, system_authorities
 from strangler_proxy.fleet import Slot
 from strangler_proxy.hub import Hub
 from strangler_proxy.outcomes import Recorder
 from strangler_proxy.table import Routes
+from strangler_proxy.tls import FollowedContext
 
 SECRET_SETTING = "STRANGLER_ENVOY_SECRET"  # noqa: S105  # the variable's name, not a secret
 _FLUSH_MS = 5  # how long Envoy may keep a log line
@@ -83,7 +84,7 @@ class EnvoyEngine:
         self.want_keys: Callable[[str], None] = lambda _: None
         self._program = program
         address, port = reserved.getsockname()[:2]
-        self._place = render.Place(address, port, workers)
+        self._place = render.Place(address, port, workers, system_authorities())
         self._slot = Slot(0, reserved, compiled=True)
         self._routes = routes
         self._secret = secret
@@ -95,6 +96,8 @@ class EnvoyEngine:
         self._admin = Admin(self._directory / "admin.sock")
         self._lua = render.lua_source()
         self._written: dict[str, str] = {}  # by file: the version in it
+        self._front = FollowedContext(routes.tls) if routes.tls is not None else None
+        self._certificates = 0
         self._stop = asyncio.Event()
         self._changed = asyncio.Condition()
         self._wanted = asyncio.Event()
@@ -110,6 +113,8 @@ class EnvoyEngine:
     def use(self, routes: Routes) -> None:
         """Serve by `routes` from now on."""
         self._routes = routes
+        if self._front is not None and routes.tls is not None:
+            self._front.front = routes.tls  # other files, perhaps: `look` finds them
         self._wanted.set()
 
     def tell_members(self, known: Any) -> None:
@@ -196,6 +201,7 @@ class EnvoyEngine:
         routes = self._routes
         self._write_clusters(routes, routes)
         self._write_routes(routes)
+        self._write_certificate()
         self._write_listener(routes)
         start = self._directory / "envoy.json"
         bootstrap = render.bootstrap(
@@ -314,8 +320,37 @@ class EnvoyEngine:
         return self._write("routes", [render.route_configuration(routes, self._place)], routes.version)
 
     def _write_listener(self, routes: Routes) -> bool:
-        front = render.listener(routes, self._place, lua=self._lua, routes_source=self._source("routes"))
+        front = render.listener(
+            routes,
+            self._place,
+            lua=self._lua,
+            routes_source=self._source("routes"),
+            certificate_source=self._source("certificate"),
+        )
         return self._write("listeners", [front], None)
+
+    def _write_certificate(self) -> None:
+        """Show Envoy the front's certificate under a name it has not seen: only then does it read the files again."""
+        if self._front is None:
+            return
+        self._certificates += 1
+        shown = self._directory / f"certificate-{self._certificates}"
+        shown.mkdir()
+        chain, key = shown / "chain.pem", shown / "key.pem"
+        chain.symlink_to(self._front.front.certificate)
+        key.symlink_to(self._front.front.key)
+        self._write("certificate", [render.certificate(str(chain), str(key))], None)
+
+    def _follow_certificate(self) -> None:
+        """Take up new files, as the Python engine does: those that do not fit together leave the old ones in use."""
+        if self._front is None:
+            return
+        fault = self._front.look()
+        if fault:
+            structlog.get_logger().error("the new certificate cannot be used", reason=fault)
+        elif fault is not None:
+            self._write_certificate()
+            structlog.get_logger().info("a new certificate is in use")
 
     def _source(self, name: str) -> dict[str, Any]:
         return render.file_source(str(self._watched / f"{name}.json"), str(self._watched))
@@ -356,12 +391,13 @@ class EnvoyEngine:
             self._hub.outcomes(self._slot.id, wire)
 
     async def _look(self) -> None:
-        """Once a second: has the log lost a line, who is ejected?"""
+        """Once a second: a new certificate, has the log lost a line, who is ejected?"""
         check = Reconciliation()
         requests = rf"http\.{render.STAT_PREFIX}\.downstream_rq_(total|active)"
         ejected = r"cluster\..*\.(outlier_detection\.ejections_active|membership_total)"
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            self._follow_certificate()
             try:
                 stats = await self._admin.stats(f"{requests}|{ejected}")
             except AdminError:
@@ -377,7 +413,7 @@ class EnvoyEngine:
             self._slot.breakers = {
                 name: BreakerState.OPEN.value
                 for name, backend in self._routes.backends.items()
-                if _ejected(stats, render.cluster_name(self._routes, backend, self._place.workers))
+                if _ejected(stats, render.cluster_name(self._routes, backend, self._place))
             }
 
 

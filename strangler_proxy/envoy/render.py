@@ -21,6 +21,7 @@ from importlib.resources import files
 from typing import Any
 
 from strangler_proxy.table import UNROUTED, Backend, Group, Routes
+from strangler_proxy.tls import BackendTls
 
 JSON = dict[str, Any]
 
@@ -28,6 +29,8 @@ ROUTES_NAME = "split"
 STAT_PREFIX = "front"
 ARM_HEADER = "x-strangler-arm"
 SIDE_HEADER = "x-strangler-side"
+CERTIFICATE = "front"
+FILTER_ANSWERED = "lua_response"  # Envoy's name for an answer that split.lua gave by itself
 UNCLAIMED, TUNNEL_ENDING = "unclaimed", "-tunnel"  # of the kinds that split.lua names
 DEFAULT_SIDE, SERVICE_SIDE = "default", "service"
 LATE = 1.0  # seconds that a stream's own limit lies beyond what ends it in the ordinary way
@@ -35,15 +38,18 @@ LATE = 1.0  # seconds that a stream's own limit lies beyond what ends it in the 
 _TYPE = "type.googleapis.com/"
 _NETWORK = f"{_TYPE}envoy.extensions.filters.network."
 _HTTP = f"{_TYPE}envoy.extensions.filters.http."
+_TRANSPORT = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3."
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where Envoy listens and how it runs: `address` and `port` of its front, `workers` threads."""
+    """Where Envoy listens and how it runs: `address` and `port` of its front, `workers` threads. `authorities`: PEM
+    file of the certificate authorities that backends are trusted by when the routes name none."""
 
     address: str
     port: int
     workers: int
+    authorities: str = ""
 
 
 def seconds(value: float) -> str:
@@ -68,39 +74,41 @@ def lua_source() -> str:
 # Clusters
 
 
-def cluster_name(routes: Routes, backend: Backend, workers: int) -> str:
+def cluster_name(routes: Routes, backend: Backend, place: Place) -> str:
     """The backend's name and a hash of everything that its cluster is made of."""
-    return f"{backend.name}.{version_of(_cluster(routes, backend, '', workers))}"
+    return f"{backend.name}.{version_of(_cluster(routes, backend, '', place))}"
 
 
-def fallback_name(routes: Routes, backend: Backend, workers: int) -> str:
+def fallback_name(routes: Routes, backend: Backend, place: Place) -> str:
     """The cluster of a service with the default backend behind it."""
     default = routes.backends[routes.default]
-    return f"{cluster_name(routes, backend, workers)}+{cluster_name(routes, default, workers)}"
+    return f"{cluster_name(routes, backend, place)}+{cluster_name(routes, default, place)}"
 
 
 def clusters(routes: Routes, place: Place) -> list[JSON]:
     """Every cluster that the routes refer to."""
     made = [
-        _cluster(routes, backend, cluster_name(routes, backend, place.workers), place.workers)
+        _cluster(routes, backend, cluster_name(routes, backend, place), place)
         for backend in routes.backends.values()
     ]
     used = {group.backend for group in routes.groups.values() if _falls_back(routes, group)}
-    default = cluster_name(routes, routes.backends[routes.default], place.workers)
+    default = cluster_name(routes, routes.backends[routes.default], place)
     for name in sorted(used):
         backend = routes.backends[name]
         made.append(
             {
                 "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
-                "name": fallback_name(routes, backend, place.workers),
+                "name": fallback_name(routes, backend, place),
                 "connect_timeout": seconds(backend.timeouts.connect),
                 "lb_policy": "CLUSTER_PROVIDED",
                 "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+                # of this cluster the limit of retries counts, which is 3 unless told: every failure may be one
+                "circuit_breakers": _limits(backend, place.workers),
                 "cluster_type": {
                     "name": "envoy.clusters.aggregate",
                     "typed_config": {
                         "@type": f"{_TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
-                        "clusters": [cluster_name(routes, backend, place.workers), default],
+                        "clusters": [cluster_name(routes, backend, place), default],
                     },
                 },
             }
@@ -123,15 +131,20 @@ def _addresses(backend: Backend) -> list[tuple[str, int]]:
     return [(address.host, address.port) for address in backend.several.addresses]
 
 
+def hosts_of(backend: Backend) -> set[str]:
+    """The names or addresses that the backend is reached by."""
+    return {host for host, _ in _addresses(backend)}
+
+
 def _is_address(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdigit()
 
 
-def _cluster(routes: Routes, backend: Backend, name: str, workers: int) -> JSON:
+def _cluster(routes: Routes, backend: Backend, name: str, place: Place) -> JSON:
     is_default = backend.name == routes.default
     side = DEFAULT_SIDE if is_default else SERVICE_SIDE
     addresses = _addresses(backend)
-    limits, breaker = backend.limits, backend.breaker
+    breaker = backend.breaker
     cluster: JSON = {
         "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
         "name": name,
@@ -155,25 +168,20 @@ def _cluster(routes: Routes, backend: Backend, name: str, workers: int) -> JSON:
                 }
             ],
         },
-        # limits are for each worker in the routes file, and for the whole process in Envoy
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": limits.connections * workers,
-                    "max_pending_requests": limits.waiting * workers,
-                    "max_requests": (limits.connections + limits.waiting) * workers,
-                    "max_retries": limits.connections * workers,
-                }
-            ]
-        },
+        "dns_lookup_family": "V4_PREFERRED",
+        "circuit_breakers": _limits(backend, place.workers),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "common_http_protocol_options": {"idle_timeout": seconds(limits.keep_alive)},
+                "common_http_protocol_options": {"idle_timeout": seconds(backend.limits.keep_alive)},
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
             }
         },
     }
+    if backend.tls is not None:
+        cluster["transport_socket"] = _backend_tls(
+            backend.tls, backend.tls.server_name or addresses[0][0], place.authorities
+        )
     if not is_default:
         # The default backend has no stand-in: to keep requests from it helps nobody.
         cluster["outlier_detection"] = {
@@ -188,6 +196,48 @@ def _cluster(routes: Routes, backend: Backend, name: str, workers: int) -> JSON:
             "max_ejection_percent": 100,
         }
     return cluster
+
+
+def _limits(backend: Backend, workers: int) -> JSON:
+    # for each worker in the routes file, for the whole process in Envoy
+    limits = backend.limits
+    threshold = {
+        "max_connections": limits.connections * workers,
+        "max_pending_requests": limits.waiting * workers,
+        "max_requests": (limits.connections + limits.waiting) * workers,
+        "max_retries": (limits.connections + limits.waiting) * workers,
+    }
+    return {"thresholds": [threshold]}
+
+
+def _backend_tls(tls: BackendTls, name: str, authorities: str) -> JSON:
+    """TLS to a backend, whose certificate must bear `name`."""
+    of_address = _is_address(name)
+    common: JSON = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "alpn_protocols": ["http/1.1"],
+        "validation_context": {
+            "trusted_ca": {"filename": tls.ca or authorities},
+            "match_typed_subject_alt_names": [
+                {"san_type": "IP_ADDRESS" if of_address else "DNS", "matcher": {"exact": name}}
+            ],
+        },
+    }
+    if tls.certificate:
+        common["tls_certificates"] = [
+            {
+                "certificate_chain": {"filename": tls.certificate},
+                "private_key": {"filename": tls.key or tls.certificate},
+            }
+        ]
+    return {
+        "name": "tls",
+        "typed_config": {
+            "@type": f"{_TRANSPORT}UpstreamTlsContext",
+            "common_tls_context": common,
+            **({} if of_address else {"sni": name}),  # RFC 6066 §3: addresses are no server names
+        },
+    }
 
 
 # Routes
@@ -232,14 +282,19 @@ def packed_context(routes: Routes, group: Group | None) -> str:
     """What `split.lua` is told of a group, None for what no group claims; see `split.context`."""
     pages = "yes" if routes.any_sticky_user else "no"
     trusted = " ".join(routes.trusted)
+    via = [
+        routes.via.name.decode(),
+        "yes" if routes.via.requests else "no",
+        "yes" if routes.via.responses else "no",
+    ]
     if group is None:
-        return "\n".join([UNROUTED, *[""] * 2, "0", "", "", "", "", "", "no", pages, trusted])
+        return "\n".join([UNROUTED, *[""] * 2, "0", "", "", "", "", "", "no", pages, trusted, *via])
     owner = "control" if group.owner == routes.default else "canary"
     return "\n".join(
         [
             group.name, group.backend, routes.default, str(group.threshold if group.backend != routes.default else 0),
             owner, group.sticky.kind.value, group.sticky.name, group.overrides.header, group.overrides.cookie,
-            "yes" if group.expose else "no", pages, trusted,
+            "yes" if group.expose else "no", pages, trusted, *via,
         ]
     )  # fmt: skip
 
@@ -285,7 +340,7 @@ def _routes(routes: Routes, place: Place) -> Iterator[JSON]:
             context=context,
         )
     default = routes.backends[routes.default]
-    action = _forward(routes, default, cluster_name(routes, default, place.workers), default.timeouts.read)
+    action = _forward(routes, default, cluster_name(routes, default, place), default.timeouts.read)
     context = packed_context(routes, None)
     for ending, forwarded in _tunnel(routes, action):
         tunnels: JSON = {"prefix": "/", "headers": [_arm(UNCLAIMED + ending)]}
@@ -338,7 +393,7 @@ def _action(routes: Routes, group: Group, kind: Kind, place: Place) -> JSON:
     backend = routes.backends[kind.backend]
     timeouts = group.timeouts if kind.arm == "canary" else backend.timeouts
     name = fallback_name if kind.falls_back else cluster_name
-    action = _forward(routes, backend, name(routes, backend, place.workers), timeouts.read)
+    action = _forward(routes, backend, name(routes, backend, place), timeouts.read)
     retry = action["retry_policy"]
     retry.pop("per_try_timeout", None)
     if timeouts.total is not None:
@@ -398,8 +453,10 @@ def _log(fields: dict[str, str], filter_: JSON | None = None) -> JSON:
     }
 
 
-def listener(routes: Routes, place: Place, *, lua: str, routes_source: JSON) -> JSON:
-    """The front. `lua` is the filter's program, `routes_source` where the table of routes comes from."""
+def listener(
+    routes: Routes, place: Place, *, lua: str, routes_source: JSON, certificate_source: JSON
+) -> JSON:
+    """The front. `lua` is the filter's program; where the table of routes, and the certificate, come from."""
     listen = routes.listen
     manager = {
         "@type": f"{_NETWORK}http_connection_manager.v3.HttpConnectionManager",
@@ -416,6 +473,12 @@ def listener(routes: Routes, place: Place, *, lua: str, routes_source: JSON) -> 
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "internal_address_config": {"unix_sockets": False},
         "http_protocol_options": {"accept_http_10": True, "enable_trailers": True},
+        # what Envoy's own guide asks of an edge: .../configuration/best_practices/edge
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65_536,
+            "initial_connection_window_size": 1_048_576,
+        },
         "common_http_protocol_options": {
             "idle_timeout": seconds(listen.idle_timeout),
             "headers_with_underscores_action": "ALLOW",
@@ -469,7 +532,37 @@ def listener(routes: Routes, place: Place, *, lua: str, routes_source: JSON) -> 
         "name": "front",
         "address": {"socket_address": {"address": place.address, "port_value": place.port}},
         "per_connection_buffer_limit_bytes": 262_144,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        "filter_chains": [
+            {
+                "filters": [{"name": "http", "typed_config": manager}],
+                **({"transport_socket": _front_tls(certificate_source)} if routes.tls is not None else {}),
+            }
+        ],
+    }
+
+
+def _front_tls(certificate_source: JSON) -> JSON:
+    return {
+        "name": "tls",
+        "typed_config": {
+            "@type": f"{_TRANSPORT}DownstreamTlsContext",
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificate_sds_secret_configs": [
+                    {"name": CERTIFICATE, "sds_config": certificate_source}
+                ],
+            },
+        },
+    }
+
+
+def certificate(chain: str, key: str) -> JSON:
+    """The front's certificate. Envoy reads PEM files again when their names change, and only then."""
+    return {
+        "@type": f"{_TRANSPORT}Secret",
+        "name": CERTIFICATE,
+        "tls_certificate": {"certificate_chain": {"filename": chain}, "private_key": {"filename": key}},
     }
 
 

@@ -10,6 +10,7 @@
 
 local SAFE = { GET = true, HEAD = true, OPTIONS = true }
 local REMEMBERED = 20000
+local ROUNDS = 4 -- that a request may come by (via.py)
 local YEAR = "31536000"
 local SPACE = "strangler"
 
@@ -177,7 +178,7 @@ function split.context(digests, packed)
     group = said[1], backend = said[2], default = said[3], threshold = tonumber(said[4]), owner = said[5],
     sticky = said[6], sticky_name = said[7]:lower(), sticky_cookie = said[7], override_header = said[8]:lower(),
     override_cookie = said[9], expose = said[10] == "yes", pages = said[11] == "yes", trusted = {},
-    claimed = said[1] ~= "*",
+    claimed = said[1] ~= "*", via = said[13], via_requests = said[14] == "yes", via_responses = said[15] == "yes",
   }
   for _, text in ipairs(said[12] ~= "" and fields(said[12], " ") or {}) do
     context.trusted[#context.trusted + 1] = split.network(text)
@@ -248,6 +249,20 @@ function split.strips(name, trusted)
   return plain ~= name and (DROPPED[plain] or TWISTED[plain]) or false
 end
 
+-- How often a Via names this proxy (via.py circles).
+function split.rounds(told, name)
+  local count = 0
+  name = name:lower()
+  for member in (told:lower() .. ","):gmatch("(.-),") do
+    local said = member:match("^[ \t]*(.-)[ \t]*$"):gsub("^http/", "")
+    local by = said:match("^1%.[01][ \t]+([^ \t(]+)[ \t]*$") or said:match("^1%.[01][ \t]+([^ \t(]+)[ \t]*%(")
+    if by == name then
+      count = count + 1
+    end
+  end
+  return count
+end
+
 local function element(address, proto, host)
   local node = address:find(":", 1, true) and '"[' .. address .. ']"' or address
   return "for=" .. node .. ';host="' .. host .. '";proto=' .. proto
@@ -269,7 +284,6 @@ function split.tell_origin(headers, peer, trusted, secure)
   headers:replace("x-forwarded-proto", said)
   headers:replace("x-forwarded-host", original)
   headers:replace("forwarded", forwarded and forwarded .. ", " .. own or own)
-  headers:add("via", "1.1 strangler")
   return address, said:match("([^,]*)$"):match("^%s*(.-)%s*$"):lower() == "https"
 end
 
@@ -321,6 +335,14 @@ function split.filter(digests, setting)
   function filter.request(handle)
     local headers, info = handle:headers(), handle:streamInfo()
     local context = context_of(handle)
+    local told = joined(headers, "via", ",")
+    if told and split.rounds(told, context.via) >= ROUNDS then
+      handle:respond(
+        { [":status"] = "508", ["content-type"] = "text/plain" },
+        "the request goes round in circles: a backend's address leads to the proxy itself\n"
+      )
+      return
+    end
     local peer = info:downstreamDirectRemoteAddress():match("^%[?(.-)%]?:%d+$")
     local bytes, trusted = nil, false
     if #context.trusted > 0 then
@@ -352,7 +374,12 @@ function split.filter(digests, setting)
       headers:replace("x-request-id", id)
     end
     local address, secure = split.tell_origin(headers, peer, trusted, info:downstreamSslConnection() ~= nil)
+    if context.via_requests then
+      local version = info:protocol():match("^HTTP/([%d.]+)$") or "1.1"
+      headers:add("via", (version == "2" and "2.0 " or "1.1 ") .. context.via)
+    end
     local metadata = info:dynamicMetadata()
+    metadata:set(SPACE, "via", context.via_responses and context.via or "")
     local issue, digest, kind = "", "", "control"
     if context.claimed then
       local key = key_of(context, headers, cookies, address)
@@ -401,6 +428,9 @@ function split.filter(digests, setting)
       return -- a request that Envoy refused before this filter saw it
     end
     headers:replace("x-request-id", known.id)
+    if known.via ~= "" then
+      headers:add("via", "1.1 " .. known.via)
+    end
     if known.arm then
       headers:add("x-strangler-arm", known.arm == "canary" and side == "default" and "fallback" or known.arm)
     end
