@@ -24,6 +24,10 @@ class AnnouncingSink:
         """As the inner one."""
         return self._inner.position()
 
+    def durable(self) -> Lsn | None:
+        """As the inner one."""
+        return self._inner.durable()
+
     def apply(self, transactions: Sequence[Transaction]) -> None:
         """Store, then announce the tables of what was stored; of a transaction in pieces with its last one."""
         self._inner.apply(transactions)

@@ -7,7 +7,8 @@ restarts.
     position, no slot         refuse: changes since the position are lost to us
 
 *Already applied* lives here: a transaction whose position is not greater than the stored one is left out. The
-position is stored in the target together with the rows, and the source is told only what is stored, so
+position is stored in the target together with the rows, and the source is told only what is stored and on disk
+(`Sink.durable`), so, even after a crash of the target,
 
     source's memory begins ≤ stored position = exactly what the rows contain.
 
@@ -43,6 +44,7 @@ from cdc.status import published, read_status
 __all__ = ["Start", "StreamConfig", "StreamError", "decide_start", "not_yet_applied", "pump", "run"]
 
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
+_CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
@@ -193,7 +195,7 @@ def pump(
     source.start(position)
     meter.reached(position)
     reached = position  # ≥ position: nothing that concerns us happened between the two
-    stored_at = time.monotonic()
+    stored_at = asked_at = time.monotonic()
     within = False  # a transaction has come in part: it can only go on, or be forgotten whole
     with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
         while not stop.is_set() and not (until is not None and reached >= until):
@@ -211,7 +213,6 @@ def pump(
                 meter.applied(pending, datetime.now(UTC))
                 if not within:
                     position = pending[-1].position
-                    source.confirm(position)
                     stored_at = time.monotonic()
             if within:
                 continue
@@ -219,13 +220,24 @@ def pump(
                 reached, position, _watermark(taken.events), (upto or reached) if taken.beyond else reached
             )
             meter.reached(reached)
-            # The source is told nothing that is not stored. Log that does not concern us must be let go too,
-            # or the source keeps it for ever; once a second is enough.
-            if reached > position and time.monotonic() - stored_at >= _STORE_IDLE_EVERY:
+            # Log that does not concern us must be let go too, or the source keeps it for ever; once a second is
+            # enough.
+            now = time.monotonic()
+            if reached > position and now - stored_at >= _STORE_IDLE_EVERY:
                 sink.advance(reached)
                 position = reached
-                source.confirm(position)
-                stored_at = time.monotonic()
+                stored_at = now
+            if now - asked_at >= _CONFIRM_EVERY:
+                _confirm(source, sink)
+                asked_at = now
+        if not within:
+            _confirm(source, sink)
+
+
+def _confirm(source: Source, sink: Sink) -> None:
+    durable = sink.durable()
+    if durable is not None:
+        source.confirm(durable)
 
 
 def _watermark(events: Sequence[Event]) -> Lsn:

@@ -45,6 +45,11 @@ class Sink(Protocol):
     def position(self) -> Lsn | None:
         """The stored position; None when the target has never been filled."""
 
+    def durable(self) -> Lsn | None:
+        """How far what is stored also survives a crash of the target; never further than `position`. None when
+        the target has never been filled. Only this may be confirmed to a source.
+        """
+
     def apply(self, transactions: Sequence[Transaction]) -> None:
         """Store the changes of `transactions` and the position of the last one, atomically.
 

@@ -2,8 +2,8 @@
 
 The text of a date, an interval or a float depends on session settings. Every session of the change stream,
 on both sides and in the log reader, uses the same ones, so that a value has one text. What a role or
-database prefers for short requests must not cut a long copy off, and a commit that we confirm to the source
-must be on the target's disk.
+database prefers for short requests must not cut a long copy off. Commits are on disk when they return, save the
+applier's, which asks for that later (`cdc.sinks.postgres`).
 """
 
 from typing import Any

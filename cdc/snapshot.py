@@ -71,6 +71,8 @@ def take_snapshot(
             source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
             progress = _Progress(mapping, source, report)
             with target.transaction():
+                # costly to lose; the applier's commits need not be on disk at once, this one shall
+                target.execute("SET LOCAL synchronous_commit = on")
                 if defer:
                     target.execute("SET CONSTRAINTS ALL DEFERRED")
                 if replace_target:

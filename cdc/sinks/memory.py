@@ -21,6 +21,10 @@ class MemorySink:
         """The stored position."""
         return self._position
 
+    def durable(self) -> Lsn | None:
+        """The stored position: memory is all there is."""
+        return self._position
+
     def apply(self, transactions: Sequence[Transaction]) -> None:
         """Apply the folded changes; an exception leaves everything as it was."""
         assert self._position is not None, "a stream begins with a snapshot"

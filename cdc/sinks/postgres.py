@@ -9,6 +9,13 @@ statements in one pipelined round trip; more are COPYed into temporary tables th
 types. Either way the mapping's expressions turn them into target rows inside PostgreSQL; no value becomes a
 Python value.
 
+Commits do not wait for the disk (`synchronous_commit=off`): a crash of the target may lose the last ones, but
+rows and position go together, and the source is told to forget only what `durable` says is on disk. The rule:
+
+    position P was committed before the target's log ended at W;  log flushed up to F ≥ W  ⇒  P is durable.
+
+Where the target waits for standbys, commits stay synchronous: the disk of one machine is not all that counts.
+
 When the target refuses a folded batch (a unique value that moved between rows, a foreign key that is
 checked at once), the batch is applied again one change at a time in source order. Only if that fails too
 does the stream stop, with the table, the key and the position of the change that cannot be written.
@@ -141,10 +148,17 @@ class PostgresSink:
             self.replica_role = may_be_replica(self._connection)
             if self.replica_role:
                 self._connection.execute("SET session_replication_role = replica")
+            self._asynchronous = not _waits_for_standbys(self._connection)
+            if self._asynchronous:
+                self._connection.execute("SET synchronous_commit = off")
         except BaseException:
             self._connection.close()
             raise
         self._position: Lsn | None = None
+        self._durable: Lsn | None = None
+        self._marked: tuple[Lsn, Lsn] | None = (
+            None  # a position, and an end of the target's log after its commit
+        )
         self._open: _Open | None = None
 
     @property
@@ -159,6 +173,26 @@ class PostgresSink:
         ).fetchone()
         self._position = Lsn.parse(row[0]) if row else None
         return self._position
+
+    def durable(self) -> Lsn | None:
+        """The position that a crash of the target cannot take back. Grows by being asked: a position is marked
+        with the end of the target's log by one call and found to be flushed by a later one.
+        """
+        if self._position is None or self._durable == self._position:
+            return self._durable
+        if not self._asynchronous:
+            self._durable = self._position
+            return self._durable
+        row = self._connection.execute(
+            "SELECT pg_current_wal_flush_lsn()::text, pg_current_wal_insert_lsn()::text"
+        ).fetchone()
+        assert row is not None
+        flushed, end = map(Lsn.parse, row)
+        if self._marked is not None and flushed >= self._marked[1]:
+            self._durable, self._marked = self._marked[0], None
+        if self._marked is None and self._durable != self._position:
+            self._marked = (self._position, end)
+        return self._durable
 
     def copied(self) -> frozenset[TableName] | None:
         """The source tables that the snapshot copied; None when that is not known."""
@@ -540,6 +574,11 @@ def may_be_replica(connection: psycopg.Connection[Any]) -> bool:
     except psycopg.errors.InsufficientPrivilege:
         return False
     return True
+
+
+def _waits_for_standbys(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute("SELECT current_setting('synchronous_standby_names') <> ''").fetchone()
+    return row is not None and bool(row[0])
 
 
 def _picker(places: tuple[int, ...], width: int) -> Callable[[Row], Row]:

@@ -6,7 +6,7 @@ START_REPLICATION switches the connection to COPY BOTH, `get_copy_data` yields X
 Replication Protocol".
 
 The server may forget the log up to the *flush* position we report, and only that. We report what the pipeline
-confirmed, that is, what is committed in the target; never what was merely received.
+confirmed, that is, what is committed in the target and on its disk; never what was merely received.
 """
 
 import select

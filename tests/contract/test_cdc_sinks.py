@@ -1,8 +1,11 @@
 """The PostgreSQL sink does what the fake does, for any history, in any batches."""
 
 import secrets
+import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,6 +32,7 @@ from cdc.sinks.postgres import ApplyError, LostPositionError, PostgresSink
 from chassis.yamlfile import parse
 from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, in_pieces, meaning
 from tests.cdc_shop import admin
+from workshop.postgres import EmbeddedPostgres
 
 MAPPING = """
 tables:
@@ -283,14 +287,53 @@ tables:
         assert connection.execute('SELECT "both" FROM copy_product').fetchall() == [("zy",)]
 
 
-def test_a_confirmed_commit_is_on_disk_whatever_the_database_prefers(database: str) -> None:
+@pytest.mark.timeout(60)
+def test_a_crash_takes_back_nothing_that_was_called_durable(tmp_path: Path) -> None:
+    """And it does take something back, or this would prove nothing: the server is slow to flush."""
+    with EmbeddedPostgres(tmp_path / "crash", settings={"wal_writer_delay": "10s"}) as server:
+        with admin(server.dsn()) as connection:
+            connection.execute("CREATE DATABASE target")
+        database = server.dsn(dbname="target")
+        with postgres_sink(database) as sink:
+            sink.position()
+            assert sink.durable() is None
+            number = 0
+            # the first commit wakes the flushing process, which then sleeps for ten seconds
+            while (durable := sink.durable()) is None or durable == sink._position:
+                number += 1
+                sink.apply([Transaction(Lsn(10 * number), MOMENT, number, (fresh(number),))])
+                time.sleep(0.01)
+            before = sink._position
+            server.stop(how=signal.SIGKILL)
+        server.start()
+        with admin(database) as connection:
+            row = connection.execute("SELECT lsn::text, transactions FROM strangler_cdc.position").fetchone()
+        assert row is not None
+        assert durable <= Lsn.parse(row[0])
+        assert before is not None
+        assert Lsn.parse(row[0]) < before
+        assert len(held(database)[TABLES[1]]) == row[1]
+
+
+@pytest.mark.timeout(60)
+def test_commits_wait_where_standbys_are_waited_for(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "standby", settings={"synchronous_standby_names": "nobody"}) as server:
+        data, places = parse(MAPPING, "plan.yaml")
+        sink = PostgresSink(server.dsn(), stream="s", mapping=parse_mapping(data["tables"], places))
+        try:
+            assert sink.connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        finally:
+            sink.close()
+
+
+def test_the_session_has_its_own_settings_whatever_the_database_prefers(database: str) -> None:
     with admin(database) as connection:
         name = connection.info.dbname
-        for setting in ("synchronous_commit = off", "statement_timeout = 5000", "lc_monetary = 'C.UTF-8'"):
+        for setting in ("statement_timeout = 5000", "lc_monetary = 'C.UTF-8'"):
             connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
     with postgres_sink(database) as sink:
         shown = [
             sink.connection.execute(f"SHOW {setting}".encode()).fetchone()
-            for setting in ("synchronous_commit", "statement_timeout", "lc_monetary")
+            for setting in ("statement_timeout", "lc_monetary")
         ]
-    assert shown == [("on",), ("0",), ("C",)]
+    assert shown == [("0",), ("C",)]

@@ -199,5 +199,5 @@ def test_memory_does_not_grow_with_the_transaction(shop: Shop, stream: Stream) -
         write_many(source, 300_000)
         until(lambda: stored(target) == 300_000, timeout=60)
         grown = stream.most_memory() - before
-        # 300,000 changes held whole take more than 150 MB
+        # 300,000 changes held whole take more than 100 MB
         assert grown < 40_000_000, f"grew by {grown / 1e6:.0f} MB"

@@ -124,6 +124,9 @@ class FaultySink:
         self._fuse.step()
         return self._inner.position()
 
+    def durable(self) -> Lsn | None:
+        return self._inner.durable()
+
     def apply(self, transactions: Sequence[Transaction]) -> None:
         self._fuse.step()
         self._inner.apply(transactions)
