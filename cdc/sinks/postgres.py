@@ -21,10 +21,9 @@ checked at once), the batch is applied again one change at a time in source orde
 does the stream stop, with the table, the key and the position of the change that cannot be written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -33,44 +32,24 @@ from psycopg.adapt import Buffer, Dumper
 
 from cdc import statements
 from cdc.changes import UNCHANGED, Key, Lsn, Relation, Row, TableName, Transaction, Value
-from cdc.coalesce import KeyUnknownError, Step, TableWork, coalesce
+from cdc.coalesce import KeyUnknownError, Step, coalesce
 from cdc.copytext import encode_rows
-from cdc.mapping import Mapping, TableMapping
-from cdc.probe import probe
+from cdc.mapping import Mapping
 from cdc.seams import StreamError
 from cdc.sessions import connect
-from cdc.statements import Carrier, MissingValueError
-from cdc.tableshape import read_shape
+from cdc.sinks.plans import ApplyError, Plan, RowMissingError, by_missing, explain, make_plan, passes
+from cdc.statements import MissingValueError
+
+__all__ = [
+    "AlreadyRunningError",
+    "ApplyError",
+    "LostPositionError",
+    "PostgresSink",
+    "lock_stream",
+    "may_be_replica",
+]
 
 _FEW_ROWS = 32  # up to here prepared statements are faster than COPY with its temporary tables (measured)
-
-
-class ApplyError(StreamError):
-    """A change cannot be written. Nothing of its transaction was; the stream can be resumed at `position`."""
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        remedy: str,
-        table: TableName | None = None,
-        key: str = "",
-        column: str = "",
-        position: Lsn | None = None,
-    ) -> None:
-        self.reason = reason
-        self.remedy = remedy
-        self.table = table
-        self.key = key
-        self.column = column
-        self.position = position
-        place = [
-            f"table {table}" if table else "",
-            f"key {key}" if key else "",
-            f"column {column}" if column else "",
-        ]
-        place.append(f"transaction at {position}" if position is not None else "")
-        super().__init__(f"{', '.join(part for part in place if part)}: {reason}; {remedy}")
 
 
 class AlreadyRunningError(Exception):
@@ -101,26 +80,6 @@ class _Open:
     plans: list[Relation] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How rows of one version of a source table are written."""
-
-    table: TableMapping
-    relation: Relation
-    used: tuple[str, ...]
-    pick: Callable[[Row], Row]
-    staged: Carrier
-    inline: Carrier
-    types: dict[str, str]
-    reads: dict[str, frozenset[str]]
-
-    def missing(self, row: Row) -> frozenset[str]:
-        """Source columns in use whose values the log left out."""
-        return frozenset(
-            name for name, value in zip(self.used, self.pick(row), strict=True) if value is UNCHANGED
-        )
-
-
 class PostgresSink:
     """One stream's way into its target. Holds a lock: there is one such sink a stream."""
 
@@ -129,7 +88,7 @@ class PostgresSink:
         self._stream = stream
         self._mapping = mapping
         self._keys = {table.source: tuple(part.source for part in table.key) for table in mapping.tables}
-        self._plans: dict[Relation, _Plan] = {}
+        self._plans: dict[Relation, Plan] = {}
         self._numbers = 0
         # The applier looks up keys; a hash or merge join would read the whole target for a few rows.
         self._connection = connect(
@@ -236,7 +195,7 @@ class PostgresSink:
         try:
             self._connection.execute("COMMIT")
         except psycopg.Error as error:
-            if _passes(error):
+            if passes(error):
                 raise
             # a deferred constraint; which of the rows it was can no longer be tried out
             raise ApplyError(
@@ -272,8 +231,8 @@ class PostgresSink:
         self._plan_all(steps, transactions)
         try:
             self._write(steps, transactions)
-        except (psycopg.Error, MissingValueError, _RowMissingError) as error:
-            if _passes(error):
+        except (psycopg.Error, MissingValueError, RowMissingError) as error:
+            if passes(error):
                 raise
             self._write_one_by_one(transactions)
 
@@ -307,10 +266,12 @@ class PostgresSink:
                     try:
                         with self._connection.transaction():
                             self._write_step(step, few=True)
-                    except (psycopg.Error, MissingValueError, _RowMissingError) as error:
-                        if _passes(error):
+                    except (psycopg.Error, MissingValueError, RowMissingError) as error:
+                        if passes(error):
                             raise
-                        raise self._explain(error, step, transaction) from error
+                        raise explain(
+                            error, step=step, plan=self._plans[step[0].relation], transaction=transaction
+                        ) from error
             self._count(transactions)
 
     def _defer(self) -> None:
@@ -357,7 +318,7 @@ class PostgresSink:
         for work in works:
             plan = self._plans[work.relation]
             fresh = [plan.pick(row) for row in work.fresh]
-            for (missing, moves), rows in _by_missing(plan, work).items():
+            for (missing, moves), rows in by_missing(plan, work).items():
                 if missing or moves:
                     self._patch(plan, few, missing, moves, rows)
                 else:
@@ -365,7 +326,7 @@ class PostgresSink:
             if fresh:
                 self._rows(plan, few, "fresh", fresh)
 
-    def _rows(self, plan: _Plan, few: bool, what: str, rows: Sequence[Sequence[Value]]) -> None:
+    def _rows(self, plan: Plan, few: bool, what: str, rows: Sequence[Sequence[Value]]) -> None:
         carrier = plan.inline if few else plan.staged
         if what == "gone":
             statement = statements.delete(plan.table, carrier, plan.types)
@@ -384,7 +345,7 @@ class PostgresSink:
         self._run(f"TRUNCATE {staged}")
 
     def _patch(
-        self, plan: _Plan, few: bool, missing: frozenset[str], moves: bool, rows: list[tuple[Key, Row]]
+        self, plan: Plan, few: bool, missing: frozenset[str], moves: bool, rows: list[tuple[Key, Row]]
     ) -> None:
         carrier = plan.inline if few else plan.staged
         statement = statements.patch(
@@ -405,7 +366,7 @@ class PostgresSink:
             changed = self._run(statement)
             self._run(f"TRUNCATE {plan.staged.holes}")
         if changed != len(rows):
-            raise _RowMissingError(len(rows) - changed)
+            raise RowMissingError(len(rows) - changed)
 
     def _copy(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
         with self._connection.cursor().copy(statement.encode()) as copy:
@@ -424,7 +385,14 @@ class PostgresSink:
             position = next(_positions(transactions, relation))
             for old in [each for each in self._plans if each.table == relation.table and each not in needed]:
                 self._run(statements.drop_staged(self._plans.pop(old).staged))
-            self._plans[relation] = self._make_plan(relation, position)
+            self._numbers += 1
+            self._plans[relation] = make_plan(
+                self._connection,
+                self._mapping.table(relation.table),
+                relation,
+                position=position,
+                number=self._numbers,
+            )
             if self._open is not None:
                 self._open.plans.append(relation)
 
@@ -435,113 +403,6 @@ class PostgresSink:
             except KeyUnknownError:
                 return transaction.position
         return transactions[-1].position
-
-    def _make_plan(self, relation: Relation, position: Lsn) -> _Plan:
-        table = self._mapping.table(relation.table)
-        shape = read_shape(self._connection, table.target)
-        if shape is None:
-            raise ApplyError(
-                f"the target has no table {table.target}",
-                table=table.source,
-                position=position,
-                remedy="create it, then start the stream again",
-            )
-        types = {column.name: column.type for column in shape.columns}
-        found = probe(self._connection, table, relation, types)
-        for column in table.columns:
-            reason = next((refused.reason for refused in found.refused if refused.column == column), "")
-            if column.name not in types:
-                reason = f"target table {table.target} has no such column"
-            if reason:
-                raise ApplyError(
-                    f"{column.sql}: {reason}",
-                    table=table.source,
-                    column=column.name,
-                    position=position,
-                    remedy="change the mapping or the table, then start the stream again",
-                )
-        used_names = statements.source_columns_used(found.reads, table)
-        names = relation.names()
-        used = tuple(name for name in names if name in used_names)
-        columns = tuple((name, found.types[name]) for name in used)
-        self._numbers += 1
-        staged = statements.staged_carrier(columns, self._numbers)
-        with self._connection.transaction():
-            for statement in statements.create_staged(table, staged):
-                self._run(statement)
-        return _Plan(
-            table=table,
-            relation=relation,
-            used=used,
-            pick=_picker(tuple(names.index(name) for name in used), len(names)),
-            staged=staged,
-            inline=statements.inline_carrier(table, columns),
-            types=types,
-            reads=dict(found.reads),
-        )
-
-    def _explain(self, error: Exception, step: Step, transaction: Transaction) -> ApplyError:
-        work = step[0]
-        plan = self._plans[work.relation]
-        if work.gone:
-            key = work.gone[0]
-        elif work.holes:
-            key = work.holes[0][0]
-        elif work.fresh:
-            names = work.relation.names()
-            key = tuple(
-                value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
-                for part in plan.table.key
-            )
-        else:
-            key = ()
-        named = ", ".join(
-            f"{part.source}={value.decode(errors='replace')}"
-            for part, value in zip(plan.table.key, key, strict=False)
-        )
-        remedy = (
-            "repair the target or the mapping, then start the stream again: it resumes at this transaction"
-        )
-        column = ""
-        reason = str(error)
-        if isinstance(error, psycopg.Error):
-            reason = " ".join(
-                part for part in (error.diag.message_primary, error.diag.message_detail) if part
-            )
-            column = error.diag.column_name or ""
-        elif isinstance(error, MissingValueError):
-            column = error.column
-            remedy = (
-                f"the log of this change cannot be completed any more: carry {error.source!r} into the target, or "
-                f"run ALTER TABLE {plan.table.source.sql} REPLICA IDENTITY FULL on the source; then tear the "
-                "stream down and prepare it again"
-            )
-        return ApplyError(
-            reason or str(error),
-            table=work.relation.table,
-            key=named,
-            column=column,
-            position=transaction.position,
-            remedy=remedy,
-        )
-
-
-class _RowMissingError(Exception):
-    """Rows to be updated in part are not in the target."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(
-            f"{count} row(s) that an update refers to are missing in the target: somebody deleted them there"
-        )
-
-
-def _passes(error: Exception) -> bool:
-    """Whether trying again later helps, without anybody's doing: connections, restarts, locks, full discs.
-
-    A row that the target cannot hold (class 54, such as one too large for an index) is none of these, though
-    the driver counts it among them.
-    """
-    return isinstance(error, psycopg.OperationalError) and not (error.sqlstate or "").startswith("54")
 
 
 def _positions(transactions: Sequence[Transaction], relation: Relation) -> Iterator[Lsn]:
@@ -579,23 +440,3 @@ def may_be_replica(connection: psycopg.Connection[Any]) -> bool:
 def _waits_for_standbys(connection: psycopg.Connection[Any]) -> bool:
     row = connection.execute("SELECT current_setting('synchronous_standby_names') <> ''").fetchone()
     return row is not None and bool(row[0])
-
-
-def _picker(places: tuple[int, ...], width: int) -> Callable[[Row], Row]:
-    if places == tuple(range(width)):
-        return _all_of
-    if len(places) == 1:
-        only = places[0]
-        return lambda row: (row[only],)
-    return itemgetter(*places)
-
-
-def _all_of(row: Row) -> Row:
-    return row
-
-
-def _by_missing(plan: _Plan, work: TableWork) -> dict[tuple[frozenset[str], bool], list[tuple[Key, Row]]]:
-    groups: dict[tuple[frozenset[str], bool], list[tuple[Key, Row]]] = {}
-    for key, row in work.holes:
-        groups.setdefault((plan.missing(row), work.moved), []).append((key, row))
-    return groups
