@@ -41,13 +41,29 @@ from cdc.snapshot import StoppedError, take_snapshot
 from cdc.sources.slot import SlotSource, SlotState, drop_slot, slot_state
 from cdc.status import published, read_status
 
-__all__ = ["Start", "StreamConfig", "StreamError", "decide_start", "not_yet_applied", "pump", "run"]
+__all__ = [
+    "OnRefused",
+    "Start",
+    "StreamConfig",
+    "StreamError",
+    "decide_start",
+    "not_yet_applied",
+    "pump",
+    "run",
+]
 
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
+
+
+class OnRefused(StrEnum):
+    """What happens to a change that the target refuses."""
+
+    STOP = "stop"
+    PARK = "park"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,9 @@ class StreamConfig:
 
     `max_batch_changes`: about so many source changes are written in one target transaction.
     `max_waiting_changes`: about so many may wait in memory. `replace_target`: the snapshot deletes rows it
-    finds in the target tables. `local_only`: leave out what another stream wrote on the source.
+    finds in the target tables. `local_only`: leave out what another stream wrote on the source. `on_refused`,
+    `max_parked`: whether a change that the target refuses stops the stream or is parked, and how many keys
+    may be.
     """
 
     slot: str
@@ -69,6 +87,8 @@ class StreamConfig:
     max_waiting_changes: int = 20_000
     replace_target: bool = False
     local_only: bool = False
+    on_refused: OnRefused = OnRefused.STOP
+    max_parked: int = 1_000
 
 
 class Start(StrEnum):
@@ -254,8 +274,7 @@ def _session(
     on_applied: Announce | None,
 ) -> None:
     with connect(config.target_dsn, name=f"strangler_cdc {config.slot}") as connection:
-        if not schema.exists(connection):
-            schema.create(connection)
+        _make_schema(connection, config)
     ours.clear()  # until we have the lock, the status may be another process's
     sink = _only_sink(config, stop)
     ours.set()
@@ -284,11 +303,29 @@ def _session(
         sink.close()
 
 
+def _make_schema(connection: psycopg.Connection[Any], config: StreamConfig) -> None:
+    parks = config.on_refused is OnRefused.PARK
+    if schema.complete(connection) if parks else schema.exists(connection):
+        return
+    try:
+        schema.create(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StreamError(
+            f"the target's schema strangler_cdc lacks {', '.join(sorted(schema.missing(connection)))} and the "
+            "stream's role may not make it; prepare the stream again (as the owner), then start it"
+        ) from error
+
+
 def _only_sink(config: StreamConfig, stop: StopEvent) -> PostgresSink:
     deadline = time.monotonic() + _WAIT_FOR_PREDECESSOR
     while True:
         try:
-            return PostgresSink(config.target_dsn, stream=config.slot, mapping=config.mapping)
+            return PostgresSink(
+                config.target_dsn,
+                stream=config.slot,
+                mapping=config.mapping,
+                max_parked=config.max_parked if config.on_refused is OnRefused.PARK else None,
+            )
         except AlreadyRunningError:
             # the sessions of a killed process live until the server notices
             if time.monotonic() > deadline or stop.wait(0.05):
@@ -322,6 +359,7 @@ def _begin(
         if on_progress is not None:
             on_progress(progress)
 
+    sink.forget_parked()
     meter.enter(Phase.SNAPSHOT)
     log.info("snapshot_begins", tables=[str(table) for table in config.mapping.sources()])
     try:

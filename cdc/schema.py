@@ -4,6 +4,8 @@
   is never ahead of them nor behind. `tables` are the source tables that the snapshot copied.
 * `status`: how the running process does; a heartbeat. Advice to readers, nothing is decided by it.
 * `control`: the verifier's request to hold the stream for a moment, with a lease.
+* `parked`: changes that the target refused, and those that wait behind them, in order (`cdc.parked`). Written
+  in the transaction that stores the position past them.
 
 A stream is named by its replication slot.
 """
@@ -13,7 +15,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-TABLES = ("position", "status", "control")
+TABLES = ("position", "status", "control", "parked")
+_NEEDED = TABLES[:3]  # a schema made before changes could be parked has these
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS strangler_cdc.position (
@@ -40,17 +43,49 @@ CREATE TABLE IF NOT EXISTS strangler_cdc.control (
     upto pg_lsn,
     reached boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS strangler_cdc.parked (
+    stream text NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    keys text[] NOT NULL,
+    source_table text NOT NULL,
+    position pg_lsn NOT NULL,
+    xid bigint NOT NULL,
+    commit_time timestamptz NOT NULL,
+    operation text NOT NULL,
+    relation json NOT NULL,
+    before json,
+    after json,
+    sqlstate text,
+    error text,
+    error_column text,
+    parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (stream, id)
+);
 """
 
 
 def exists(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the tables that every stream needs are there, perhaps made by an earlier version."""
+    return _there(connection).issuperset(_NEEDED)
+
+
+def complete(connection: psycopg.Connection[Any]) -> bool:
     """Whether all tables are there."""
-    row = connection.execute(
-        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    return _there(connection).issuperset(TABLES)
+
+
+def missing(connection: psycopg.Connection[Any]) -> frozenset[str]:
+    """The tables that are not there."""
+    return frozenset(TABLES) - _there(connection)
+
+
+def _there(connection: psycopg.Connection[Any]) -> frozenset[str]:
+    rows = psycopg.Cursor(connection).execute(
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = 'strangler_cdc' AND c.relname = ANY(%s)",
         [list(TABLES)],
-    ).fetchone()
-    return row is not None and row[0] == len(TABLES)
+    )
+    return frozenset(name for (name,) in rows)
 
 
 def create(connection: psycopg.Connection[Any], *, grant_to: str | None = None) -> None:
@@ -64,7 +99,7 @@ def create(connection: psycopg.Connection[Any], *, grant_to: str | None = None) 
         row = connection.execute("SELECT to_regnamespace('strangler_cdc') IS NULL").fetchone()
         if row and row[0]:
             connection.execute("CREATE SCHEMA strangler_cdc")
-        if not exists(connection):
+        if not complete(connection):
             connection.execute(_DDL)
         # How far a stream has come is what a service tells with its answers (chassis.applied). Whoever may
         # connect to this database may read that, and how the stream does; the rest is the stream's own.

@@ -18,25 +18,28 @@ Where the target waits for standbys, commits stay synchronous: the disk of one m
 
 When the target refuses a folded batch (a unique value that moved between rows, a foreign key that is
 checked at once), the batch is applied again one change at a time in source order. Only if that fails too
-does the stream stop, with the table, the key and the position of the change that cannot be written.
+does the stream stop, with the table, the key and the position of the change that cannot be written; or, when the
+plan wants that, the change is parked and its key waits (`cdc.parked`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
 from psycopg import pq
 from psycopg.adapt import Buffer, Dumper
 
-from cdc import statements
-from cdc.changes import UNCHANGED, Key, Lsn, Relation, Row, TableName, Transaction, Value
+from cdc import schema, statements
+from cdc.changes import UNCHANGED, Change, Key, Lsn, Relation, Row, TableName, Transaction, Value
 from cdc.coalesce import KeyUnknownError, Step, coalesce
 from cdc.copytext import encode_rows
 from cdc.mapping import Mapping
+from cdc.parked import Parting, Refusal
 from cdc.seams import StreamError
 from cdc.sessions import connect
+from cdc.sinks.parking import Parking, parkable
 from cdc.sinks.plans import ApplyError, Plan, RowMissingError, by_missing, explain, make_plan, passes
 from cdc.statements import MissingValueError
 
@@ -83,8 +86,20 @@ class _Open:
 class PostgresSink:
     """One stream's way into its target. Holds a lock: there is one such sink a stream."""
 
-    def __init__(self, dsn: str, *, stream: str, mapping: Mapping) -> None:
-        """Connect. Raises psycopg.OperationalError, or AlreadyRunningError when the stream has an applier."""
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        stream: str,
+        mapping: Mapping,
+        max_parked: int | None = None,
+        applier: bool = True,
+    ) -> None:
+        """Connect. `max_parked`: keys that may be parked, None when a refused change shall stop the stream.
+        `applier=False` takes no lock: such a sink can only `replay`.
+
+        Raises psycopg.OperationalError, or AlreadyRunningError when the stream has an applier.
+        """
         self._stream = stream
         self._mapping = mapping
         self._keys = {table.source: tuple(part.source for part in table.key) for table in mapping.tables}
@@ -103,11 +118,12 @@ class PostgresSink:
         self._connection.prepare_threshold = 0
         self._connection.prepared_max = 500
         try:
-            lock_stream(self._connection, stream)
+            if applier:
+                lock_stream(self._connection, stream)
             self.replica_role = may_be_replica(self._connection)
             if self.replica_role:
                 self._connection.execute("SET session_replication_role = replica")
-            self._asynchronous = not _waits_for_standbys(self._connection)
+            self._asynchronous = applier and not _waits_for_standbys(self._connection)
             if self._asynchronous:
                 self._connection.execute("SET synchronous_commit = off")
         except BaseException:
@@ -119,6 +135,11 @@ class PostgresSink:
             None  # a position, and an end of the target's log after its commit
         )
         self._open: _Open | None = None
+        self._parking = (
+            None
+            if max_parked is None
+            else Parking(self._connection, stream=stream, keys=self._keys, max_keys=max_parked)
+        )
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -164,16 +185,32 @@ class PostgresSink:
         """Write `transactions` and the position after the last one; when that one goes on, keep the target
         transaction open. Raises ApplyError, psycopg.OperationalError; what was not committed is then undone.
         """
-        if self._open is None and not transactions[-1].more:
-            self._apply(transactions)
-        else:
-            try:
+        parking = self._parking
+        if parking is not None and self._open is None:
+            parking.enter()
+        try:
+            if self._open is None and not transactions[-1].more:
+                self._apply(transactions)
+            else:
                 self._apply_piece(transactions)
-            except BaseException:
-                self._forget()
-                raise
+        except BaseException:
+            self._forget()
+            if parking is not None:
+                parking.forget()
+            raise
         if not transactions[-1].more:
             self._position = transactions[-1].position
+            if parking is not None:
+                parking.leave()
+
+    def forget_parked(self) -> None:
+        """A snapshot is to be taken, which makes every key good: nothing waits any more."""
+        if schema.complete(self._connection):
+            self._connection.execute("DELETE FROM strangler_cdc.parked WHERE stream = $1", [self._stream])
+
+    def replay(self, transactions: Sequence[Transaction]) -> None:
+        """Write the changes of `transactions` again; no position is stored. Raises as `apply` does."""
+        self._apply([replace(transaction, more=True) for transaction in transactions])
 
     def _apply_piece(self, transactions: Sequence[Transaction]) -> None:
         opened = self._open
@@ -218,9 +255,10 @@ class PostgresSink:
             self._connection.rollback()
 
     def _apply(self, transactions: Sequence[Transaction]) -> None:
-        changes = [change for transaction in transactions for change in transaction.changes]
+        parting = None if self._parking is None else self._parking.parting()
         try:
-            steps = coalesce(changes, self._keys)
+            going = transactions if parting is None else parting.divide(transactions)
+            steps = coalesce([change for transaction in going for change in transaction.changes], self._keys)
         except KeyUnknownError as error:
             raise ApplyError(
                 error.reason,
@@ -230,11 +268,13 @@ class PostgresSink:
             ) from error
         self._plan_all(steps, transactions)
         try:
-            self._write(steps, transactions)
+            self._write(steps, going, parting)
         except (psycopg.Error, MissingValueError, RowMissingError) as error:
             if passes(error):
                 raise
-            self._write_one_by_one(transactions)
+            parting = self._write_one_by_one(transactions)
+        if self._parking is not None and parting is not None:
+            self._parking.adopt(parting)
 
     def advance(self, position: Lsn) -> None:
         """Store that nothing happened up to `position`."""
@@ -247,7 +287,9 @@ class PostgresSink:
         """Close the session; its lock and temporary tables go with it."""
         self._connection.close()
 
-    def _write(self, steps: Iterable[Step], transactions: Sequence[Transaction]) -> None:
+    def _write(
+        self, steps: Iterable[Step], transactions: Sequence[Transaction], parting: Parting | None
+    ) -> None:
         steps = list(steps)
         few = all(
             len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
@@ -256,23 +298,40 @@ class PostgresSink:
             self._defer()
             for step in steps:
                 self._write_step(step, few=few)
+            if self._parking is not None and parting is not None:
+                self._parking.store(parting)
             self._count(transactions)
 
-    def _write_one_by_one(self, transactions: Sequence[Transaction]) -> None:
+    def _write_one_by_one(self, transactions: Sequence[Transaction]) -> Parting | None:
+        parking, parting = self._parking, None
         with self._connection.transaction():
             self._defer()
-            for transaction in transactions:
-                for step in coalesce(transaction.changes, self._keys, one_by_one=True):
-                    try:
-                        with self._connection.transaction():
-                            self._write_step(step, few=True)
-                    except (psycopg.Error, MissingValueError, RowMissingError) as error:
-                        if passes(error):
-                            raise
-                        raise explain(
-                            error, step=step, plan=self._plans[step[0].relation], transaction=transaction
-                        ) from error
+            if parking is not None:
+                parting = parking.write(transactions, self._attempt, deferred=not self.replica_role)
+                parking.store(parting)
+            else:
+                for transaction in transactions:
+                    for change in transaction.changes:
+                        self._attempt(transaction, change)
             self._count(transactions)
+        return parting
+
+    def _attempt(self, transaction: Transaction, change: Change) -> Refusal | None:
+        """Write one change; why the target refuses it, when it may be parked. Raises ApplyError when not."""
+        for step in coalesce([change], self._keys):
+            try:
+                with self._connection.transaction():
+                    self._write_step(step, few=True)
+            except (psycopg.Error, MissingValueError, RowMissingError) as error:
+                if passes(error):
+                    raise
+                plan = self._plans[step[0].relation]
+                explained = explain(error, step=step, plan=plan, transaction=transaction)
+                sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+                if self._parking is None or not parkable(sqlstate):
+                    raise explained from error
+                return Refusal(sqlstate or "", explained.reason, explained.column)
+        return None
 
     def _defer(self) -> None:
         if not self.replica_role:
