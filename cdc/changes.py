@@ -127,7 +127,9 @@ class Relation:
         return tuple(column.name for column in self.columns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True, unsafe_hash=True
+)  # frozen it would take three times as long to make; nobody alters one
 class Change:
     """One change of one row. Transaction id, position, time and origin are those of its `Transaction`.
 
@@ -152,7 +154,7 @@ class LogMessage:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # as Change
 class Transaction:
     """A committed source transaction, whole or a piece of a large one.
 

@@ -78,15 +78,17 @@ class _Pending:
         self.wipe = False
 
     def key(self, row: Row) -> Key:
-        key = tuple([row[place] for place in self.at])
-        for value in key:
+        values: list[bytes] = []
+        for place in self.at:
+            value = row[place]
             if not isinstance(value, bytes):
                 raise KeyUnknownError(
                     self.relation,
                     f"the log gives no value for a column of its key ({value!r}); its replica identity "
                     "must cover it",
                 )
-        return key  # type: ignore[return-value]  # each value was just seen to be bytes
+            values.append(value)
+        return tuple(values)
 
     def work(self) -> TableWork:
         work = TableWork(self.relation, wipe=self.wipe)
@@ -94,11 +96,18 @@ class _Pending:
             if row is None:
                 if not self.wipe:
                     work.gone.append(key)
-            elif UNCHANGED in row:
+            elif _has_holes(row):
                 work.holes.append((key, row))
             else:
                 work.fresh.append(row)
         return work
+
+
+def _has_holes(row: Row) -> bool:
+    for value in row:  # noqa: SIM110  (compiled, a loop of identities; `in` would ask every value for equality)
+        if value is UNCHANGED:
+            return True
+    return False
 
 
 class _Folder:

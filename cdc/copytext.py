@@ -1,16 +1,36 @@
 """Rows of raw text values as the text format of COPY. Pure.
 
-The values are PostgreSQL's own text output, so most rows need no escaping at all: a row is joined first and
-looked at once; only a row that holds one of the four special bytes is escaped value by value (twice as
-fast, measured).
+The values are PostgreSQL's own text output, so most rows need no escaping at all: many rows are joined first and
+looked at once. Only when they hold one of the four special bytes, or a NULL, they are looked at one by one, and
+only a row that has one is escaped value by value.
 """
 
 from collections.abc import Iterable, Sequence
 
+_TOGETHER = 50  # rows; one with a special byte costs the others a second look
+
 
 def encode_rows(rows: Iterable[Sequence[bytes | None]]) -> bytes:
     """One line a row; NULL is `\\N`."""
-    return b"".join([encode_row(row) for row in rows])
+    rows = list(rows)
+    return b"".join(
+        [_encode_some(rows[start : start + _TOGETHER]) for start in range(0, len(rows), _TOGETHER)]
+    )
+
+
+def _encode_some(rows: list[Sequence[bytes | None]]) -> bytes:
+    try:
+        lines = b"\n".join([b"\t".join(row) for row in rows])  # type: ignore[arg-type]  # None raises TypeError
+    except TypeError:
+        return b"".join([encode_row(row) for row in rows])
+    if (
+        b"\\" in lines
+        or b"\r" in lines
+        or lines.count(b"\n") != len(rows) - 1
+        or lines.count(b"\t") != sum(map(len, rows)) - len(rows)
+    ):
+        return b"".join([encode_row(row) for row in rows])
+    return lines + b"\n"
 
 
 def encode_row(row: Sequence[bytes | None]) -> bytes:

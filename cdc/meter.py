@@ -7,11 +7,12 @@ and the lag is the age of the oldest sample that has not been reached. A source 
 therefore never behind, but one that cannot be seen any more is: by the age of the last sample.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from threading import Lock
@@ -24,6 +25,7 @@ LATENCY_BOUNDS_MS: tuple[float, ...] = (
 """Upper bounds of the latency buckets in milliseconds; one more bucket takes what is slower."""
 
 
+_MILLISECOND = timedelta(milliseconds=1)
 _SAMPLE_IS_FRESH = 2.0  # seconds; taken four times a second while the source answers
 
 
@@ -133,7 +135,7 @@ class Meter:
             counts = list(self._facts.latencies)
             ended = [transaction for transaction in transactions if not transaction.more]
             for transaction in ended:
-                counts[bucket((now - transaction.commit_time).total_seconds() * 1000)] += 1
+                counts[bucket((now - transaction.commit_time) / _MILLISECOND)] += 1
             self._facts = replace(
                 self._facts,
                 position=ended[-1].position if ended else self._facts.position,
@@ -166,10 +168,7 @@ def bucket(milliseconds: float) -> int:
     """The place in the histogram of a latency; clocks that disagree can make it negative: the first
     bucket.
     """
-    for place, bound in enumerate(LATENCY_BOUNDS_MS):
-        if milliseconds <= bound:
-            return place
-    return len(LATENCY_BOUNDS_MS)
+    return bisect_left(LATENCY_BOUNDS_MS, milliseconds)
 
 
 def quantile(latencies: Sequence[int], share: float) -> float | None:

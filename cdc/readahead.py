@@ -117,4 +117,5 @@ def _size(event: Event) -> int:
     """What it weighs in ordinary changes: large rows count for more."""
     if not isinstance(event, Transaction):
         return 1
-    return 1 + max(len(event.changes), event.size // _ORDINARY_CHANGE)
+    changes, bytes_ = len(event.changes), event.size // _ORDINARY_CHANGE
+    return 1 + max(changes, bytes_)

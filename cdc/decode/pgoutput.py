@@ -131,7 +131,8 @@ IDENTITIES = {
     ord("i"): Identity.INDEX,
 }
 
-_BEGIN = struct.Struct(">QqI")
+BEGIN = struct.Struct(">QqI")
+"""The body of a begin message: position of its commit record, time, transaction id."""
 _COMMIT = struct.Struct(">BQQq")
 _TRUNCATE = struct.Struct(">IB")
 _EMITTED = struct.Struct(">BQ")
@@ -152,6 +153,17 @@ def decode(payload: bytes) -> Message:
     return message
 
 
+def read_row(payload: bytes, at: int) -> Row:
+    """The row that fills `payload` from `at` to its end. Raises DecodeError."""
+    try:
+        row, end = _row(payload, at)
+    except (struct.error, IndexError) as error:
+        raise DecodeError(f"truncated or malformed row {payload[at : at + 40]!r}: {error}") from error
+    if end != len(payload):
+        raise DecodeError(f"a row ends at byte {end} of a message of {len(payload)}")
+    return row
+
+
 def _decode(payload: bytes) -> tuple[Message, int]:  # noqa: PLR0911  (one arm a message)
     match payload[0:1]:
         case b"I":
@@ -167,11 +179,11 @@ def _decode(payload: bytes) -> tuple[Message, int]:  # noqa: PLR0911  (one arm a
             old, at = _row(payload, 6)
             return Delete(oid, old, full=kind == ord("O")), at
         case b"B":
-            final, moment, xid = _BEGIN.unpack_from(payload, 1)
-            return Begin(Lsn(final), _time(moment), xid), 21
+            final, moment, xid = BEGIN.unpack_from(payload, 1)
+            return Begin(Lsn(final), time_of(moment), xid), 21
         case b"C":
             _, position, end, moment = _COMMIT.unpack_from(payload, 1)
-            return Commit(Lsn(position), Lsn(end), _time(moment)), 26
+            return Commit(Lsn(position), Lsn(end), time_of(moment)), 26
         case b"R":
             return _relation(payload)
         case b"Y":
@@ -236,24 +248,30 @@ def _relation(payload: bytes) -> tuple[RelationMessage, int]:
     return RelationMessage(oid, schema or "pg_catalog", name, identity, tuple(columns)), at
 
 
+def u32(payload: bytes, at: int) -> int:
+    """Four bytes, big-endian. Raises IndexError."""
+    return (payload[at] << 24) | (payload[at + 1] << 16) | (payload[at + 2] << 8) | payload[at + 3]
+
+
 def _row(payload: bytes, at: int) -> tuple[Row, int]:
-    # the hot path: a slice that runs past the end is caught by the length check in decode()
-    (count,) = _U16.unpack_from(payload, at)
+    # The hot path: compiled, index arithmetic is three times as fast as struct. A slice that runs past the end is
+    # caught by the length check of the caller.
+    count = (payload[at] << 8) | payload[at + 1]
     at += 2
     values: list[Value] = []
-    append = values.append
-    size_at = _U32.unpack_from
     for _ in range(count):
         kind = payload[at]
         if kind == 0x74:  # 't': text
             start = at + 5
-            at = start + size_at(payload, at + 1)[0]
-            append(payload[start:at])
+            at = start + (
+                (payload[at + 1] << 24) | (payload[at + 2] << 16) | (payload[at + 3] << 8) | payload[at + 4]
+            )
+            values.append(payload[start:at])
         elif kind == 0x6E:  # 'n': NULL
-            append(None)
+            values.append(None)
             at += 1
         elif kind == 0x75:  # 'u': unchanged TOAST value
-            append(UNCHANGED)
+            values.append(UNCHANGED)
             at += 1
         else:
             raise DecodeError(
@@ -273,5 +291,6 @@ def _expect(payload: bytes, *, at: int, kind: bytes) -> int:
     return payload[at]
 
 
-def _time(microseconds: int) -> datetime:
+def time_of(microseconds: int) -> datetime:
+    """The moment that is so many microseconds after the epoch of PostgreSQL."""
     return EPOCH + timedelta(microseconds=microseconds)

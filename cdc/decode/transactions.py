@@ -13,6 +13,7 @@ Only tables the reader asked for are kept. A transaction that touched none of th
 """
 
 from collections.abc import Collection
+from datetime import datetime
 
 from cdc.changes import (
     UNCHANGED,
@@ -27,6 +28,8 @@ from cdc.changes import (
     Transaction,
 )
 from cdc.decode.pgoutput import (
+    BEGIN,
+    EPOCH,
     Begin,
     Commit,
     DecodeError,
@@ -39,7 +42,18 @@ from cdc.decode.pgoutput import (
     Truncate,
     TypeName,
     Update,
+    decode,
+    read_row,
+    time_of,
+    u32,
 )
+
+_INSERT = ord("I")
+_UPDATE = ord("U")
+_BEGIN = ord("B")
+_COMMIT = ord("C")
+_NEW = ord("N")
+_OPERATIONS = {_INSERT: Operation.INSERT, _UPDATE: Operation.UPDATE}
 
 PIECE_CHANGES = 5_000
 """Changes in a piece of a large transaction; a batch of the pipeline has about as many."""
@@ -66,7 +80,9 @@ class Assembler:
         self._wanted = None if tables is None else frozenset(tables)
         self._relations: dict[int, Relation | None] = {}
         self._types: dict[int, tuple[str, str]] = {}
-        self._begin: Begin | None = None
+        self._xid: int | None = None  # of the transaction that we are in
+        self._final = 0
+        self._commit_time = EPOCH
         self._origin: str | None = None
         self._changes: list[Change] = []
         self._messages: list[LogMessage] = []
@@ -75,7 +91,7 @@ class Assembler:
     @property
     def within_transaction(self) -> bool:
         """Whether a transaction has begun and not yet been committed."""
-        return self._begin is not None
+        return self._xid is not None
 
     def feed(self, message: Message, *, size: int = 0) -> Transaction | None:
         """Take one message of `size` bytes; the transaction that it ends, or the piece that it fills. Raises
@@ -85,14 +101,11 @@ class Assembler:
         match message:
             case Insert() | Update() | Delete():
                 self._row(message)
-            case Begin():
-                if self._begin is not None:
-                    raise DecodeError(f"transaction {message.xid} begins inside {self._begin.xid}")
-                self._begin, self._origin = message, None
-                self._changes, self._messages = [], []
+            case Begin(final, commit_time, xid):
+                self._enter(xid, final, commit_time)
                 self._size = size
             case Commit():
-                return self._commit(message)
+                return self._commit(message.end_position)
             case RelationMessage():
                 self._relations[message.oid] = self._describe(message)
             case TypeName(oid, schema, name):
@@ -110,8 +123,35 @@ class Assembler:
             return self._piece()
         return None
 
+    def feed_bytes(self, payload: bytes, at: int = 0) -> Transaction | None:
+        """`feed` what is encoded in `payload` from `at` to its end. The hot path: for a new or updated row, and
+        for what stands around it, no message is made in between. Raises DecodeError.
+        """
+        length = len(payload)
+        kind = payload[at] if at < length else 0
+        if kind in (_UPDATE, _INSERT) and length > at + 6 and payload[at + 5] == _NEW:
+            relation = self._relation(u32(payload, at + 1))
+            new = read_row(payload, at + 6)
+            if self._xid is None:
+                raise DecodeError("a change outside of a transaction")
+            self._size += length
+            if relation is None:
+                return None
+            self._changes.append(Change(_OPERATIONS[kind], relation, None, new))
+            if len(self._changes) >= self._piece_changes or self._size >= self._piece_bytes:
+                return self._piece()
+            return None
+        if kind == _BEGIN and length == at + 21:
+            final, moment, xid = BEGIN.unpack_from(payload, at + 1)
+            self._enter(xid, final, time_of(moment))
+            self._size = length
+            return None
+        if kind == _COMMIT and length == at + 26:
+            return self._commit(Lsn((u32(payload, at + 10) << 32) | u32(payload, at + 14)))
+        return self.feed(decode(payload[at:]), size=length)
+
     def _row(self, message: Insert | Update | Delete) -> None:
-        if self._begin is None:
+        if self._xid is None:
             raise DecodeError(f"a change of table {message.oid} outside of a transaction")
         relation = self._relation(message.oid)
         if relation is None:
@@ -129,27 +169,33 @@ class Assembler:
                 change = Change(Operation.DELETE, relation, old)
         self._changes.append(change)
 
-    def _commit(self, message: Commit) -> Transaction:
-        begin = self._begin
-        if begin is None:
-            raise DecodeError(f"commit at {message.position} without a begin")
-        self._begin = None
-        return self._cut(begin, message.end_position, more=False)
+    def _enter(self, xid: int, final: int, commit_time: datetime) -> None:
+        if self._xid is not None:
+            raise DecodeError(f"transaction {xid} begins inside {self._xid}")
+        self._xid, self._final, self._commit_time, self._origin = xid, final, commit_time, None
+        self._changes, self._messages = [], []
+
+    def _commit(self, end: Lsn) -> Transaction:
+        xid = self._xid
+        if xid is None:
+            raise DecodeError(f"a commit that ends at {end} without a begin")
+        self._xid = None
+        return self._cut(xid, end, more=False)
 
     def _piece(self) -> Transaction | None:
-        if self._begin is None:
+        if self._xid is None:
             return None
         # The commit record begins here and no stored position lies within a record: one that is greater
         # contains the transaction, one that is not does not.
-        return self._cut(self._begin, Lsn(self._begin.final_position + 1), more=True)
+        return self._cut(self._xid, Lsn(self._final + 1), more=True)
 
-    def _cut(self, begin: Begin, position: Lsn, *, more: bool) -> Transaction:
+    def _cut(self, xid: int, position: Lsn, *, more: bool) -> Transaction:
         changes, messages, size = tuple(self._changes), tuple(self._messages), self._size
         self._changes, self._messages, self._size = [], [], 0
         return Transaction(
             position=position,
-            commit_time=begin.commit_time,
-            xid=begin.xid,
+            commit_time=self._commit_time,
+            xid=xid,
             changes=changes,
             origin=self._origin,
             messages=messages,

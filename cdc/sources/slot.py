@@ -22,7 +22,6 @@ import psycopg
 from psycopg import pq
 
 from cdc.changes import Event, Lsn, TableName, Watermark, literal, quote
-from cdc.decode.pgoutput import decode
 from cdc.decode.transactions import Assembler
 from cdc.sessions import KEEPALIVES, connect, options
 
@@ -221,8 +220,9 @@ class SlotSource:
         events: list[Event] = []
         deadline = time.monotonic() + timeout
         taken = 0
+        get_copy_data = pgconn.get_copy_data
         for _ in range(_MESSAGES_A_READ):
-            size, data = pgconn.get_copy_data(1)
+            size, data = get_copy_data(1)
             if size > 0:
                 self._take(bytes(data), events)
                 taken += size
@@ -232,13 +232,18 @@ class SlotSource:
             if size < 0:
                 raise self._ended(pgconn)
             now = time.monotonic()
+            if taken:
+                self._last_heard = now
             self._keep_in_touch(now)
             if events or now >= deadline:
                 break
             wait = min(deadline - now, _FEEDBACK_EVERY)
             if select.select([pgconn.socket], [], [], wait)[0]:
                 pgconn.consume_input()
-        self._keep_in_touch(time.monotonic())
+        now = time.monotonic()
+        if taken:
+            self._last_heard = now
+        self._keep_in_touch(now)
         return events
 
     def confirm(self, position: Lsn) -> None:
@@ -266,10 +271,9 @@ class SlotSource:
             return  # the server is gone; it learns the position when we come back
 
     def _take(self, data: bytes, events: list[Event]) -> None:
-        self._last_heard = time.monotonic()
         kind = data[0]
         if kind == _XLOG_DATA:
-            transaction = self._assembler.feed(decode(data[_XLOG_HEADER:]), size=len(data))
+            transaction = self._assembler.feed_bytes(data, _XLOG_HEADER)
             if transaction is not None:
                 events.append(transaction)
                 if not transaction.more:
