@@ -19,10 +19,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 setup: $(STAMP) ## Install what the other targets need
-	@if command -v cc >/dev/null; then $(BIN)/python -m strangler_proxy.speedups --quiet || echo "The proxy runs as plain Python"; fi
+	@if command -v cc >/dev/null; then $(BIN)/python -m strangler_proxy.speedups --quiet || echo "The proxy runs as plain Python"; \
+		$(BIN)/python -m cdc.speedups --quiet || echo "The change stream runs as plain Python"; fi
 
-speedups: $(STAMP) ## Compile the proxy's data path to C (needs a C compiler); without it the same code runs as Python
+speedups: $(STAMP) ## Compile the data paths of proxy and change stream to C (needs a C compiler); without it the same code runs as Python
 	@$(BIN)/python -m strangler_proxy.speedups
+	@$(BIN)/python -m cdc.speedups
 
 demo: setup ## Move the shop's catalogue to a service, with a fault on the way; ENGINE=envoy: Envoy carries the traffic
 	@$(BIN)/strangler demo $(if $(ENGINE),--engine $(ENGINE))
@@ -33,12 +35,16 @@ up: setup ## Start the shop, the service, the change stream, the proxy and the c
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down
 
-test: setup test-tools ## Run every test; those of the proxy twice where its data path is compiled
+test: setup test-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
 	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile \
 		tests/fuzz tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py \
 		tests/integration/test_gateway_*.py tests/integration/test_shadow*.py; fi
+	@if $(BIN)/python -m cdc.speedups --check; then \
+		STRANGLER_SPEEDUPS=auto $(BIN)/python -m pytest -n 2 --dist loadfile \
+		tests/unit/test_cdc_*.py tests/unit/test_chassis_speedups.py tests/property/test_cdc_*.py \
+		tests/contract/test_cdc_sinks.py tests/contract/test_cdc_sources.py tests/integration/test_cdc_stream.py; fi
 
 check: setup ## Format, lint, types, import rules, dependencies, generated files
 	@$(BIN)/ruff format --check .

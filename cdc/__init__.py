@@ -10,3 +10,9 @@ reverse direction are derived.
 `prepare` makes what a stream needs on both sides, `preflight` says beforehand what would go wrong, `status`
 tells how a running stream does.
 """
+
+from cdc.compiled import STREAM
+from chassis.speedups import activate
+
+COMPILED = activate(STREAM)
+"""Whether the hot modules (`cdc.compiled`) come from a build."""

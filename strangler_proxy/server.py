@@ -25,6 +25,7 @@ import uvloop
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chassis.problems import InvalidFileError, Problem
+from chassis.speedups import VARIABLE, SpeedupsError, choose
 from chassis.yamlfile import Places
 from strangler_proxy.admin import AdminServer, Guard, LineStream, Reply, WithBody, json_reply
 from strangler_proxy.cluster.watch import Watch, as_json, list_faults
@@ -37,7 +38,7 @@ from strangler_proxy.metrics import exposition
 from strangler_proxy.open_files import allow
 from strangler_proxy.reload import RoutesFollower
 from strangler_proxy.routes import parse_with_places, read_content
-from strangler_proxy.speedups import VARIABLE, SpeedupsError, choose
+from strangler_proxy.speedups import PROXY
 from strangler_proxy.table import Routes
 from strangler_proxy.totals import Totals
 
@@ -94,7 +95,7 @@ def run(
     match engine:
         case "python":
             try:
-                choose()
+                choose(PROXY)
             except SpeedupsError as error:
                 raise SettingError(VARIABLE, error.fault, error.remedy) from error
         case "envoy":

@@ -8,7 +8,8 @@ the import inside.
 
 import sys
 
-from strangler_proxy.speedups import activate
+from chassis.speedups import activate
+from strangler_proxy.speedups import PROXY
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     # structlog takes in rich where it is installed, for colourful tracebacks on terminals: half of the time that a
     # worker takes to begin, and a worker writes JSON. A module that is None cannot be imported.
     sys.modules["rich"] = None  # type: ignore[assignment]
-    compiled = activate()
+    compiled = activate(PROXY)
     from strangler_proxy import worker  # noqa: PLC0415  # imports the modules that were chosen just now
 
     link_fd, listen_fd, rates_fd, writes_fd = (int(argument) for argument in sys.argv[1:5])

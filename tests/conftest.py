@@ -9,11 +9,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from strangler_proxy import speedups
+from chassis.speedups import activate
+from strangler_proxy.speedups import PROXY
 from workshop.postgres import EmbeddedPostgres
 
 # Before any test imports the data path: `make test` runs the proxy's tests on both builds.
-speedups.activate()
+activate(PROXY)
 
 
 @pytest.fixture(scope="session")
