@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.changes import UNCHANGED, Identity, Lsn
-from cdc.copytext import encode_row
+from cdc.copytext import encode_row, encode_rows
 from cdc.decode.pgoutput import (
     EPOCH,
     Begin,
@@ -127,3 +127,46 @@ def test_a_key_too_large_for_its_row_is_taken_from_the_old_row() -> None:
     transaction = assembler.feed(Commit(Lsn(5), Lsn(9), EPOCH))
     assert transaction is not None
     assert transaction.changes[0].after == (b"long", UNCHANGED)
+
+
+@given(
+    st.lists(st.one_of(messages, st.builds(Update, st.just(7), rows)), max_size=12),
+    st.integers(1, 4),
+    st.data(),
+)
+@settings(deadline=None)
+def test_the_short_way_for_rows_means_what_the_long_way_means(
+    sent: list[Message], piece: int, data: st.DataObject
+) -> None:
+    """Bytes fed at once, and message by message: the same transactions, or refused alike."""
+    relation = RelationMessage(
+        7,
+        "public",
+        "page",
+        Identity.DEFAULT,
+        (WireColumn(True, "id", 25, -1), WireColumn(False, "b", 25, -1)),
+    )
+    inside = data.draw(st.booleans())
+    begin = [Begin(Lsn(5), EPOCH, 1)] if inside else []
+    short, long = Assembler(piece_changes=piece), Assembler(piece_changes=piece)
+    for message in [relation, *begin, *sent, Commit(Lsn(5), Lsn(9), EPOCH)]:
+        payload = encode(message)
+        results = []
+        for feed in (
+            lambda: short.feed_bytes(b"header" + payload, 6),  # noqa: B023  (called in this turn)
+            lambda: long.feed(decode(payload), size=6 + len(payload)),  # noqa: B023
+        ):
+            try:
+                results.append((feed(), short.within_transaction))
+            except DecodeError:
+                results.append(("refused", None))
+            except (ValueError, AssertionError) as error:
+                results.append((type(error).__name__, None))
+        assert results[0] == results[1]
+        assert short.within_transaction == long.within_transaction
+
+
+@given(st.lists(st.lists(st.one_of(st.none(), st.binary(max_size=8)), min_size=2, max_size=2), max_size=120))
+@settings(deadline=None)
+def test_many_rows_together_are_encoded_as_one_by_one(many: list[list[bytes | None]]) -> None:
+    assert encode_rows(many) == b"".join(map(encode_row, many))
