@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -40,6 +41,13 @@ from cdc.coalesce import KeyUnknownError
 Address = str
 Keys = MappingOf[TableName, tuple[str, ...]]
 Entry = TypeVar("Entry")
+
+
+class OnRefused(StrEnum):
+    """What happens to a change that the target refuses."""
+
+    STOP = "stop"
+    PARK = "park"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
+from cdc.parked import OnRefused
 from cdc.prepare import publication_gaps
 from cdc.readahead import ReadAhead
 from cdc.seams import Sink, Source, StreamError
@@ -57,13 +58,6 @@ _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
-
-
-class OnRefused(StrEnum):
-    """What happens to a change that the target refuses."""
-
-    STOP = "stop"
-    PARK = "park"
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,25 @@ def find(target: str, *, stream: str, address: Address) -> Lot:
     raise NotParkedError(f"no key {address} is parked in stream {stream}: {listed}")
 
 
+def target_keys(parked: Sequence[Lot], mapping: Mapping) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """The rows of the target that are parked: its table, and the values of the mapping's key. Rows whose key is
+    computed by an expression are left out: what it gives is only known to PostgreSQL.
+    """
+    found: set[tuple[str, tuple[str, ...]]] = set()
+    tables = {table.source: table for table in mapping.tables}
+    for entry in (entry for lot in parked for entry in lot.entries):
+        table = tables.get(entry.change.relation.table)
+        if table is None or any(column.copied is None for column in table.key_columns()):
+            continue
+        names = entry.change.relation.names()
+        for row in (entry.change.before, entry.change.after):
+            values = [] if row is None else [row[names.index(part.source)] for part in table.key]
+            texts = tuple(value.decode(errors="replace") for value in values if isinstance(value, bytes))
+            if len(texts) == len(table.key):
+                found.add((str(table.target), texts))
+    return frozenset(found)
+
+
 def retry(
     target_dsn: str,
     *,

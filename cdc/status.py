@@ -31,7 +31,8 @@ class CdcStatus:
     `position` is what the target has stored; `applied` how far the process has come (further, when
     nothing that concerns it has happened since). `lag_bytes` and `lag_seconds` are None before the stream
     has begun; of a process that does not run any more `lag_seconds` is how long ago the target was up to
-    date. `changes` and `transactions` count since the stream was made, `latency_ms_*` run from the
+    date. `changes` and `transactions` count since the stream was made, `parked` are keys that wait
+    because the target refused a change (`cdc.parked`), `latency_ms_*` run from the
     source's commit to the target's. `running`: the process sent a sign of life within the last three
     seconds and has not ended.
     """
@@ -53,6 +54,7 @@ class CdcStatus:
     latency_ms_p50: float | None
     latency_ms_p99: float | None
     latencies: tuple[int, ...]
+    parked: int = 0
 
 
 _READ = """
@@ -106,7 +108,24 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
         latency_ms_p50=quantile(latencies, 0.5),
         latency_ms_p99=quantile(latencies, 0.99),
         latencies=latencies,
+        parked=_parked(target, stream),
     )
+
+
+def _parked(target: psycopg.Connection[Any], stream: str) -> int:
+    if schema.missing(target):
+        return 0  # an older schema, in which nothing can be parked
+    row = (
+        psycopg.Cursor(target)
+        .execute(
+            "SELECT count(DISTINCT (stream, key)) FROM strangler_cdc.parked, unnest(keys) AS key"
+            " WHERE stream = %(stream)s OR starts_with(stream, %(stream)s || '/')",
+            {"stream": stream},
+        )
+        .fetchone()
+    )
+    assert row is not None
+    return int(row[0])
 
 
 def _snapshot(state: dict[str, Any] | None) -> SnapshotProgress | None:

@@ -17,6 +17,7 @@ import httpx
 import structlog
 
 from migration_plans.actions import PUT_ASIDE
+from migration_plans.alarms import CLEARED, RAISED
 from migration_plans.ledger import Entry, Ledger
 from migration_plans.plan import AlertTarget, Plan
 from migration_plans.stages import Event
@@ -33,6 +34,8 @@ ALERTED: tuple[str, ...] = (
     Event.RETRY,
     Event.FINISHED,
     PUT_ASIDE,
+    RAISED,
+    CLEARED,
 )
 _OLDEST = timedelta(hours=1)
 _TIMEOUT = 5.0

@@ -28,10 +28,19 @@ import structlog
 
 from cdc.meter import Phase
 from chassis.problems import InvalidFileError
+from migration_plans import alarms
 from migration_plans.actions import PUT_ASIDE, Sight, World, look, perform
 from migration_plans.alerts import deliver_due
 from migration_plans.drivers.change_stream import ChangeStreamError, PreflightRefusedError
-from migration_plans.gates import GateResult, ProxySignal, Signals, StreamSignal, VerifySignal, evaluate
+from migration_plans.gates import (
+    GateResult,
+    ProxySignal,
+    Signals,
+    SlotSignal,
+    StreamSignal,
+    VerifySignal,
+    evaluate,
+)
 from migration_plans.ledger import ConflictError, Ledger, LedgerUnreachableError
 from migration_plans.monitor import Monitor
 from migration_plans.next_event import Evidence, Move, Probe, next_move, retry_is_due
@@ -48,10 +57,13 @@ _COPYING = Phase.SNAPSHOT.value
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between two turns, two looks at the change stream, two probes, two tries of what failed."""
+    """Seconds between two turns, two looks at the change stream and at its slot, two probes, two tries of what
+    failed.
+    """
 
     turn: float = 0.2
     stream: float = 0.5
+    slot: float = 2.0
     probe: float = 0.5
     again: float = 2.0
 
@@ -82,6 +94,7 @@ class Controller:
     _gates: tuple[GateResult, ...] = field(default=(), init=False)
     _gates_version: int = field(default=0, init=False)
     _stream: StreamSignal | None = field(default=None, init=False)
+    _slot: SlotSignal | None = field(default=None, init=False)
     _good_probes: int = field(default=0, init=False)
     _probe: Probe | None = field(default=None, init=False)
     _unwritten: Move | None = field(default=None, init=False)
@@ -111,6 +124,7 @@ class Controller:
                         self._turns,
                         self._follow_outcomes,
                         self._follow_stream,
+                        self._follow_slot,
                         self._compare_when_wanted,
                         self._probe_when_wanted,
                         self._publish,
@@ -164,7 +178,7 @@ class Controller:
             return False
         if self._unwritten is not None:
             record = self._write_late(record)
-        record = self._void_verification(self._write_put_aside(record))
+        record = self._write_alarms(self._void_verification(self._write_put_aside(record)))
         check_stages(self.plan, record)
         sight = self._sight = look(self.world, self.plan.group)
         self._say("routes", sight.file_problem)
@@ -371,6 +385,25 @@ class Controller:
         self._record = written
         return written
 
+    def _write_alarms(self, record: Record) -> Record:
+        """Have the ledger name alarms that began to hold, and those that do no more. Raises ConflictError."""
+        policy = self.plan.stages[record.stage].policy
+        raised = frozenset(map(alarms.AlarmName, record.alarms))
+        holding = alarms.alarms(raised, self._stream, self._slot, policy)
+        for name in sorted(holding.keys() ^ raised):
+            begins = name in holding
+            text = holding.get(name, f"alarm {name.value} is over")
+            record = self._record = self.ledger.append(
+                replace(
+                    record,
+                    alarms=tuple(sorted({*record.alarms, name.value} - (set() if begins else {name.value}))),
+                ),
+                event=alarms.RAISED if begins else alarms.CLEARED,
+                actor=self.actor,
+                detail={"alarm": name.value, "reason": text},
+            )
+        return record
+
     def _write_late(self, record: Record) -> Record:
         """The ledger is back: write down the rollback that could not wait for it."""
         move = self._unwritten
@@ -387,6 +420,16 @@ class Controller:
             except ChangeStreamError as error:
                 self._say("stream", str(error))  # the last signal grows stale by itself
             await asyncio.sleep(self.pace.stream)
+
+    async def _follow_slot(self) -> None:
+        while True:
+            try:
+                self._slot = await asyncio.to_thread(self.world.stream.slot)
+                self._say("slot", "")
+            except ChangeStreamError as error:
+                self._slot = None
+                self._say("slot", str(error))
+            await asyncio.sleep(self.pace.slot)
 
     async def _compare_when_wanted(self) -> None:
         while True:
@@ -411,6 +454,8 @@ class Controller:
             and GateName.VERIFIED in named
             and self._stream is not None
             and self._stream.streaming
+            # rows that are known to differ say nothing; the gate for them holds already
+            and (self._stream.parked or 0) <= planned.policy.max_parked
         )
 
     def _void_verification(self, record: Record) -> Record:
@@ -435,7 +480,7 @@ class Controller:
                 "at": self.now(),
                 "position": found.position,
                 "rows": found.rows,
-                "differing": found.differing,
+                "differing": found.differing - found.parked,
             }
             self._record = await asyncio.to_thread(
                 self.ledger.append,
@@ -496,6 +541,8 @@ class Controller:
             "lag": None
             if stream is None
             else {"phase": stream.phase, "seconds": stream.lag_seconds, "bytes": stream.lag_bytes},
+            "parked": None if stream is None else stream.parked,
+            "slot": None if self._slot is None else self._slot.as_dict(),
             "probe": None if self._probe is None else self._probe.text,
             "problems": {what: text for what, text in self._said.items() if text},
         }

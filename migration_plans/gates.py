@@ -34,6 +34,8 @@ class GatePolicy:
     verify: bool = True
     max_signal_age: float = 3.0
     max_errors: float = 0.01
+    max_parked: int = 0
+    max_retained: int = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class ProxySignal:
 class StreamSignal:
     """What the change stream says of itself. `lag_seconds`/`lag_bytes` are None while it cannot tell.
 
-    `problem` is the error it stopped with.
+    `problem` is the error it stopped with; `parked` the keys that wait because the target refused a change, None
+    when that is not known.
     """
 
     at: float
@@ -65,11 +68,38 @@ class StreamSignal:
     problem: str = ""
     snapshot_rows: int = 0
     snapshot_total: int = 0
+    parked: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSignal:
+    """What the source keeps for the stream's slot (`cdc.retention.Retention`), sizes in bytes."""
+
+    at: float
+    name: str
+    exists: bool
+    active: bool = False
+    retained: int = 0
+    status: str = ""
+    safe: int | None = None
+    keep_at_most: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Shape in docs/reference/status.md."""
+        return {
+            "name": self.name,
+            "exists": self.exists,
+            "active": self.active,
+            "retained": self.retained,
+            "status": self.status,
+            "safe": self.safe,
+            "keep_at_most": self.keep_at_most,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class VerifySignal:
-    """The last comparison of both sides, row by row, at one log position."""
+    """The last comparison of both sides, row by row, at one log position. `differing` leaves parked rows out."""
 
     at: float
     position: str
@@ -192,6 +222,20 @@ def _lag(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
     return GateResult(name, outcome, text, round(stream.lag_seconds, 3), policy.max_lag)
 
 
+def _parked(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
+    name, stream = GateName.PARKED, signals.stream
+    if stream is None or stream.parked is None:
+        text = "whether the target refused changes is not known"
+        return GateResult(name, GateOutcome.HOLD, text, None, policy.max_parked)
+    if stale := _stale(name, stream.at, policy, signals, "the count of parked keys"):
+        return stale
+    outcome = GateOutcome.PASS if stream.parked <= policy.max_parked else GateOutcome.HOLD
+    text = f"{stream.parked} parked keys, at most {policy.max_parked}"
+    if outcome is GateOutcome.HOLD:
+        text += "; `strangler cdc parked PLAN` says why, then `strangler cdc retry` or `skip`"
+    return GateResult(name, outcome, text, stream.parked, policy.max_parked)
+
+
 def _verified(stage: Stage, policy: GatePolicy, signals: Signals) -> GateResult:
     name, report = GateName.VERIFIED, signals.verify
     if not policy.verify:
@@ -261,6 +305,7 @@ _GATES: Mapping[GateName, Callable[[Stage, GatePolicy, Signals], GateResult]] = 
     GateName.PROXY: _proxy,
     GateName.STREAM: _stream,
     GateName.LAG: _lag,
+    GateName.PARKED: _parked,
     GateName.VERIFIED: _verified,
     GateName.REQUESTS: _requests,
     GateName.ERRORS: _errors,

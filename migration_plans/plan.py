@@ -31,6 +31,7 @@ from pydantic import (
 
 from cdc.mapping import Mapping as TableMappings
 from cdc.mapping import parse_mapping
+from cdc.parked import OnRefused
 from chassis.problems import InvalidFileError, Problem
 from chassis.yamlfile import Places, load, parse
 from migration_plans.gates import GatePolicy
@@ -54,11 +55,13 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Names of the change stream in the databases."""
+    """The change stream: its names in the databases, and what happens to a change that the target refuses."""
 
     slot: str
     publication: str
     role: str
+    on_refused: OnRefused = OnRefused.STOP
+    max_parked: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,12 @@ class _Gates(_Strict):
     max_errors: Share | None = Field(
         None, description="share of failed canary requests above which a gate holds"
     )
+    max_parked: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="parked keys with which a stage may still be passed"
+    )
+    max_retained: Size | None = Field(
+        None, description="log that the source may keep for the slot before people are alarmed"
+    )
 
     def over(self, base: GatePolicy) -> GatePolicy:
         given = {key: value for key, value in self if key in GatePolicy.__slots__ and value is not None}
@@ -231,6 +240,13 @@ class _Stream(_Strict):
     slot: Name
     publication: Name
     role: Name = "cdc"
+    on_refused: Literal["stop", "park"] = Field(
+        "stop",
+        description="a change that the target refuses stops the stream, or is parked: its key waits, others go on",
+    )
+    max_parked: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1_000, description="more parked keys stop the stream: the mapping is broken, not single rows"
+    )
 
 
 class _Retry(_Strict):
@@ -475,7 +491,7 @@ def _freeze(
         ledger_env=parsed.ledger.dsn_env,
         source=Database(**parsed.databases.source.model_dump()),
         target=Database(**parsed.databases.target.model_dump()),
-        stream=Stream(**parsed.stream.model_dump()),
+        stream=Stream(**{**parsed.stream.model_dump(), "on_refused": OnRefused(parsed.stream.on_refused)}),
         mapping=mapping,
         stages=tuple(PlannedStage(_kind_and_percent(stage), stage.over(base)) for stage in parsed.stages),
         limits=Limits(**rollback.model_dump(exclude={"retry"})),

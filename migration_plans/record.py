@@ -25,7 +25,8 @@ class Record:
     `stage_since` when this stage was entered, `rolled_back_at` when percent 0 was reached (Unix seconds).
     `tests` counts the rollback tests begun so far (they share one budget), `retries` the automatic retries
     of this stage. `tripped_at_ns` is the wall clock of the response that decided an automatic rollback;
-    None when a person rolled back.
+    None when a person rolled back. `alarms` are those that people have been told of and that still hold
+    (alarms.py).
     """
 
     name: str
@@ -45,6 +46,7 @@ class Record:
     rolled_back_at: float | None = None
     tripped_at_ns: int | None = None
     verified: Mapping[str, Any] | None = None
+    alarms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.percent <= self.ceiling, f"percent {self.percent} above the ceiling {self.ceiling}"
@@ -84,6 +86,7 @@ class Record:
             "rolled_back_at": self.rolled_back_at,
             "tripped_at_ns": self.tripped_at_ns,
             "verified": None if self.verified is None else dict(self.verified),
+            "alarms": list(self.alarms),
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Record:
                 "percent": Decimal(data["percent"]),
                 "previous": Decimal(data["previous"]),
                 "ceiling": Decimal(data["ceiling"]),
+                "alarms": tuple(data.get("alarms", ())),
             }
         )
 
@@ -165,7 +169,14 @@ def after(  # noqa: PLR0911  (one return for each row of the table is the shorte
         case Event.RESET:
             nothing = Decimal(0)
             return replace(
-                moved, stage=0, percent=nothing, previous=nothing, ceiling=nothing, retries=0, verified=None
+                moved,
+                stage=0,
+                percent=nothing,
+                previous=nothing,
+                ceiling=nothing,
+                retries=0,
+                verified=None,
+                alarms=(),
             )
         case _:
             return moved

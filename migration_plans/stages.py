@@ -176,6 +176,7 @@ class GateName(StrEnum):
     PROXY = "proxy"
     STREAM = "stream"
     LAG = "lag"
+    PARKED = "parked"
     VERIFIED = "verified"
     REQUESTS = "requests"
     ERRORS = "errors"
@@ -219,7 +220,14 @@ KINDS: Mapping[Kind, StageKind] = {
         check="the snapshot is complete",
         start="changes flow; both sides are compared row by row at one position",
         undo="none needed: the monolith still owns every row",
-        gates=(GateName.PROXY, GateName.STREAM, GateName.LAG, GateName.VERIFIED, GateName.SOAK),
+        gates=(
+            GateName.PROXY,
+            GateName.STREAM,
+            GateName.LAG,
+            GateName.PARKED,
+            GateName.VERIFIED,
+            GateName.SOAK,
+        ),
     ),
     Kind.RAMP: StageKind(
         check="change stream and proxy are healthy",
@@ -229,6 +237,7 @@ KINDS: Mapping[Kind, StageKind] = {
             GateName.PROXY,
             GateName.STREAM,
             GateName.LAG,
+            GateName.PARKED,
             GateName.VERIFIED,
             GateName.REQUESTS,
             GateName.ERRORS,

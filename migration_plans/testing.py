@@ -20,7 +20,7 @@ from typing import Any, Self
 from chassis.problems import InvalidFileError
 from migration_plans.drivers.change_stream import ChangeStreamError, Comparison, Progress
 from migration_plans.drivers.routes import RoutesFact
-from migration_plans.gates import StreamSignal
+from migration_plans.gates import SlotSignal, StreamSignal
 from migration_plans.proxy_admin import ProxyStatus, Worker
 from strangler_proxy.routes import parse_routes
 from strangler_proxy.table import Routes
@@ -262,6 +262,8 @@ class FakeChangeStream:
     problem: str = ""
     prepared: bool = False
     slow: bool = False
+    parked: int = 0
+    retained: int = 0
     calls: list[str] = field(default_factory=list)
 
     def check(self) -> list[dict[str, Any]]:
@@ -275,7 +277,13 @@ class FakeChangeStream:
 
     def signal(self) -> StreamSignal | None:
         """What the fields say, fresh."""
-        return StreamSignal(self.now(), self.phase, self.streaming, self.lag_seconds, 0, self.problem)
+        return StreamSignal(
+            self.now(), self.phase, self.streaming, self.lag_seconds, 0, self.problem, parked=self.parked
+        )
+
+    def slot(self) -> SlotSignal:
+        """What the fields say, fresh."""
+        return SlotSignal(self.now(), "fake", exists=True, active=self.streaming, retained=self.retained)
 
     def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
         """What the fields say. A `slow` one says nothing until it is stopped."""

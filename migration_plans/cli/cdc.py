@@ -19,6 +19,7 @@ from cdc.sinks.postgres import AlreadyRunningError
 from cdc.snapshot import TargetNotEmptyError
 from chassis import logs
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
+from migration_plans.cli.parked_keys import parked, retry, skip
 from migration_plans.cli.session import Session, json_option, show, with_session
 from migration_plans.drivers.cache_notices import cache_notices
 from migration_plans.drivers.cdc_stream import CdcStream
@@ -163,6 +164,13 @@ def status(*, session: Session, as_json: bool) -> None:
     ]
     if seen.latency_ms_p50 is not None:
         lines.append(f"commit to applied: p50 {seen.latency_ms_p50} ms, p99 {seen.latency_ms_p99} ms")
+    if seen.parked:
+        lines.append(f"{seen.parked} keys parked; `strangler cdc parked {session.plan.file}` says why")
     if seen.error:
         lines.append(f"error: {seen.error}")
     show(body, "\n".join(lines), as_json=as_json)
+
+
+cdc.add_command(parked)
+cdc.add_command(retry)
+cdc.add_command(skip)

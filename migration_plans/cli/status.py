@@ -89,6 +89,9 @@ def report(session: Session, *, tail: int = _TAIL) -> dict[str, Any]:
         "verdict": body.get("verdict") if fresh else None,
         "counts": body.get("counts", {}) if fresh else {},
         "lag": body.get("lag") if fresh else None,
+        "parked": body.get("parked") if fresh else None,
+        "slot": body.get("slot") if fresh else None,
+        "alarms": [] if record is None else list(record.alarms),
         "probe": body.get("probe") if fresh else None,
         "problems": body.get("problems", {}) if fresh else {},
         "verified": None if record is None or record.verified is None else dict(record.verified),
@@ -165,6 +168,14 @@ def _numbers(body: dict[str, Any]) -> list[str]:
         lines.append(
             f"change stream: {lag['phase']}, {format_seconds(lag['seconds'])}, {format_bytes(lag['bytes'])} behind"
         )
+    if body["parked"]:
+        lines.append(f"parked keys: {body['parked']}; `strangler cdc parked PLAN` lists them")
+    slot = body["slot"]
+    if slot and slot["exists"]:
+        read = "read" if slot["active"] else "not read by anybody"
+        lines.append(f"slot {slot['name']}: {read}, the source keeps {format_bytes(slot['retained'])} of log")
+    if body["alarms"]:
+        lines.append(f"alarms: {', '.join(body['alarms'])}")
     return lines
 
 

@@ -14,6 +14,8 @@ from cdc.meter import Phase
 from cdc.pipeline import StreamConfig, StreamError
 from cdc.preflight import check as preflight
 from cdc.prepare import PrepareError, prepare, teardown
+from cdc.release import read_parked, target_keys
+from cdc.retention import read_retention
 from cdc.sessions import connect
 from cdc.status import CdcStatus, read_status
 from cdc.verify import Difference, VerifyError, VerifyProgress, VerifyReport, verify
@@ -23,7 +25,7 @@ from migration_plans.drivers.change_stream import (
     PreflightRefusedError,
     Progress,
 )
-from migration_plans.gates import StreamSignal
+from migration_plans.gates import SlotSignal, StreamSignal
 from migration_plans.plan import Plan, variable
 
 
@@ -31,17 +33,28 @@ from migration_plans.plan import Plan, variable
 class CdcStream:
     """The change stream of `plan`. Connections are named by environment variables, read when needed.
 
-    One connection is kept for `status`, which is asked for several times a second; `close` ends it.
+    A connection is kept for `status`, which is asked for several times a second, and one for `slot`; `close` ends
+    them.
     """
 
     plan: Plan
     _status: psycopg.Connection[Any] | None = None
+    _slot: psycopg.Connection[Any] | None = None
 
     def close(self) -> None:
-        """Close the connection kept for `status`."""
+        """Close the connections that are kept."""
+        self._close_status()
+        self._close_slot()
+
+    def _close_status(self) -> None:
         if self._status is not None:
             self._status.close()
             self._status = None
+
+    def _close_slot(self) -> None:
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
 
     def config(self) -> StreamConfig:
         """What `cdc.pipeline.run` wants. Raises MissingVariableError."""
@@ -51,6 +64,8 @@ class CdcStream:
             mapping=self.plan.mapping,
             source_dsn=self._source,
             target_dsn=self._target,
+            on_refused=self.plan.stream.on_refused,
+            max_parked=self.plan.stream.max_parked,
         )
 
     def check(self) -> list[dict[str, Any]]:
@@ -86,7 +101,7 @@ class CdcStream:
                     self._status = connect(self._target, name="strangler_cdc status")
                 return read_status(self._status, stream=self.plan.stream.slot)
             except psycopg.Error:
-                self.close()
+                self._close_status()
                 raise
 
     def signal(self) -> StreamSignal | None:
@@ -106,6 +121,29 @@ class CdcStream:
             problem=(status.error or "it was stopped; `strangler cdc run` goes on") if stopped else "",
             snapshot_rows=snapshot.rows if snapshot else 0,
             snapshot_total=snapshot.total if snapshot else 0,
+            parked=status.parked,
+        )
+
+    def slot(self) -> SlotSignal:
+        """What the source keeps for the stream's slot. Raises ChangeStreamError."""
+        name = self.plan.stream.slot
+        with _reachable("the source database"):
+            try:
+                if self._slot is None:
+                    self._slot = connect(self._source, name="strangler_cdc slot")
+                found = read_retention(self._slot, name)
+            except psycopg.Error:
+                self._close_slot()
+                raise
+        return SlotSignal(
+            at=time.time(),
+            name=name,
+            exists=found.exists,
+            active=found.active,
+            retained=found.retained,
+            status=found.status,
+            safe=found.safe,
+            keep_at_most=found.keep_at_most,
         )
 
     def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
@@ -117,7 +155,8 @@ class CdcStream:
 
         with _reachable("the databases"):
             report = verify(self.config(), on_progress=told, stop=stop)
-        return _comparison(report)
+            parked = read_parked(self._target, stream=self.plan.stream.slot)
+        return _comparison(report, target_keys(parked, self.plan.mapping))
 
     def teardown(self) -> None:
         """Remove slot, publication and schema. Raises ChangeStreamError, also while the stream still runs."""
@@ -149,36 +188,46 @@ class CdcStream:
         }
 
 
-def _comparison(report: VerifyReport) -> Comparison:
-    tables = {
-        name: {
+def _comparison(report: VerifyReport, parked: frozenset[tuple[str, tuple[str, ...]]]) -> Comparison:
+    tables: dict[str, Any] = {}
+    known = 0
+    for name, table in report.tables.items():
+        waiting = {_key(each) for each in table.differences if (name, _key(each)) in parked}
+        known += len(waiting)
+        tables[name] = {
             "rows": table.rows,
             "differing": table.differing,
+            "parked": len(waiting),
             "complete": table.complete,
-            "differences": [_difference(each) for each in table.differences],
+            "differences": [_difference(each, parked=_key(each) in waiting) for each in table.differences],
         }
-        for name, table in report.tables.items()
-    }
     detail = {
         "position": str(report.position),
         "tables": tables,
         "applier_held_ms": round(report.applier_held_ms, 3),
         "seconds": round(report.seconds, 3),
     }
-    return Comparison(str(report.position), report.rows, report.differing, detail)
+    return Comparison(str(report.position), report.rows, report.differing, detail, known)
 
 
-def _difference(each: Difference) -> dict[str, Any]:
+def _key(each: Difference) -> tuple[str | None, ...]:
+    return tuple(each.key.values())
+
+
+def _difference(each: Difference, *, parked: bool) -> dict[str, Any]:
     key = ", ".join(f"{name}={value}" for name, value in each.key.items())
     text = f"{key} is {each.kind.value}"
     if each.column:
         text = f"{key}, column {each.column}: {each.source!r} in the source, {each.target!r} in the target"
+    if parked:
+        text += " (parked: the target refused a change, `strangler cdc parked PLAN` says why)"
     return {
         "key": dict(each.key),
         "kind": each.kind.value,
         "column": each.column,
         "source": each.source,
         "target": each.target,
+        "parked": parked,
         "text": text,
     }
 

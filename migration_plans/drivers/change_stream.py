@@ -7,17 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from migration_plans.gates import StreamSignal
+from migration_plans.gates import SlotSignal, StreamSignal
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides compared row by row at one log position. `detail` is the report for people and `--json`."""
+    """Both sides compared row by row at one log position. `detail` is the report for people and `--json`.
+
+    `parked` of the `differing` rows are known to wait because the target refused a change of them.
+    """
 
     position: str
     rows: int
     differing: int
     detail: dict[str, Any]
+    parked: int = 0
 
 
 Progress = Callable[[str, int, int, int], None]
@@ -47,6 +51,10 @@ class ChangeStream(Protocol):
 
     def signal(self) -> StreamSignal | None:
         """How it is now; None when there is none."""
+        ...
+
+    def slot(self) -> SlotSignal:
+        """What the source keeps for its slot."""
         ...
 
     def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:

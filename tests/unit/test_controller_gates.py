@@ -23,7 +23,7 @@ NOW = 1_000.0
 RAMP = Stage(Kind.RAMP, Decimal(25))
 POLICY = GatePolicy(soak=60, min_requests=200)
 PROXY = ProxySignal(NOW, 2, 2, Decimal(25), NOW - 61, stream_connected=True)
-STREAM = StreamSignal(NOW, "streaming", streaming=True, lag_seconds=0.1, lag_bytes=100)
+STREAM = StreamSignal(NOW, "streaming", streaming=True, lag_seconds=0.1, lag_bytes=100, parked=0)
 ALL_WELL = Signals(
     now=NOW,
     proxy=PROXY,
@@ -70,6 +70,9 @@ HOLDS: dict[str, tuple[GateName, Signals]] = {
     "behind in time": (GateName.LAG, replace(ALL_WELL, stream=replace(STREAM, lag_seconds=5.1))),
     "behind in bytes": (GateName.LAG, replace(ALL_WELL, stream=replace(STREAM, lag_bytes=16_000_001))),
     "lag not known": (GateName.LAG, replace(ALL_WELL, stream=replace(STREAM, lag_seconds=None))),
+    "parked key": (GateName.PARKED, replace(ALL_WELL, stream=replace(STREAM, parked=1))),
+    "parked keys not known": (GateName.PARKED, replace(ALL_WELL, stream=replace(STREAM, parked=None))),
+    "parked keys of old": (GateName.PARKED, replace(ALL_WELL, stream=replace(STREAM, at=NOW - 4))),
     "never compared": (GateName.VERIFIED, replace(ALL_WELL, verify=None)),
     "compared nothing": (GateName.VERIFIED, replace(ALL_WELL, verify=VerifySignal(NOW, "0/1", 0, 0))),
     "few requests": (GateName.REQUESTS, replace(ALL_WELL, canary=CanarySignal(NOW, 199, 0, 0.01))),
