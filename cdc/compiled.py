@@ -6,5 +6,7 @@ from chassis.speedups import Compiled
 
 # What runs for every row. `changes` stays Python: its values are made everywhere, and mypyc has no subclass of int.
 STREAM = Compiled(
-    "cdc", ("coalesce", "copytext", "decode.pgoutput", "decode.transactions"), trial="cdc.pipeline"
+    "cdc",
+    ("coalesce", "copytext", "decode.frames", "decode.pgoutput", "decode.transactions"),
+    trial="cdc.pipeline",
 )

@@ -21,23 +21,20 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from cdc.changes import Event, Lsn, TableName, Watermark, literal, quote
+from cdc.changes import Event, Lsn, TableName, Transaction, Watermark, literal, quote
+from cdc.decode.frames import drain
 from cdc.decode.transactions import Assembler
 from cdc.sessions import KEEPALIVES, connect, options
 
-_XLOG_DATA = ord("w")
 _KEEPALIVE = ord("k")
 _KEEPALIVE_BODY = struct.Struct(">xQqB")
 _STATUS_UPDATE = struct.Struct(">cQQQqB")
 _SECONDS_1970_TO_2000 = 946_684_800
-_XLOG_HEADER = 25  # byte, start, end, server time
 
 _FEEDBACK_EVERY = 0.25  # seconds, when there is news
 _SIGN_OF_LIFE_EVERY = 1.0  # seconds; the server drops us after its wal_sender_timeout
 _ASK_AFTER = 10.0  # seconds of silence until we ask the server for a sign of life
 _DEAD_AFTER = 30.0  # seconds of silence until we give the connection up
-_MESSAGES_A_READ = 10_000  # so that a huge transaction does not keep `read` from returning,
-_BYTES_A_READ = 8_000_000  # nor large rows fill the memory before they are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,32 +216,29 @@ class SlotSource:
         pgconn = self._pgconn()
         events: list[Event] = []
         deadline = time.monotonic() + timeout
-        taken = 0
-        get_copy_data = pgconn.get_copy_data
-        for _ in range(_MESSAGES_A_READ):
-            size, data = get_copy_data(1)
-            if size > 0:
-                self._take(bytes(data), events)
-                taken += size
-                if taken > _BYTES_A_READ:
-                    break
-                continue
-            if size < 0:
-                raise self._ended(pgconn)
+        while True:
+            done = drain(pgconn.get_copy_data, self._assembler, events)
             now = time.monotonic()
-            if taken:
+            if done.taken:
                 self._last_heard = now
+            if done.ended:
+                raise self._ended(pgconn)
+            self._note_received(events)
+            if done.other:
+                self._take(done.other, events)
+                continue
             self._keep_in_touch(now)
-            if events or now >= deadline:
-                break
+            if events or not done.empty or now >= deadline:
+                return events
             wait = min(deadline - now, _FEEDBACK_EVERY)
             if select.select([pgconn.socket], [], [], wait)[0]:
                 pgconn.consume_input()
-        now = time.monotonic()
-        if taken:
-            self._last_heard = now
-        self._keep_in_touch(now)
-        return events
+
+    def _note_received(self, events: list[Event]) -> None:
+        for event in reversed(events):
+            if not isinstance(event, Transaction) or not event.more:
+                self._received = max(self._received, event.position)
+                return
 
     def confirm(self, position: Lsn) -> None:
         """The server may forget the log up to `position`. Sent with the next feedback."""
@@ -272,13 +266,7 @@ class SlotSource:
 
     def _take(self, data: bytes, events: list[Event]) -> None:
         kind = data[0]
-        if kind == _XLOG_DATA:
-            transaction = self._assembler.feed_bytes(data, _XLOG_HEADER)
-            if transaction is not None:
-                events.append(transaction)
-                if not transaction.more:
-                    self._received = max(self._received, transaction.position)
-        elif kind == _KEEPALIVE:
+        if kind == _KEEPALIVE:
             end, _, asked = _KEEPALIVE_BODY.unpack(data)
             if not self._assembler.within_transaction:
                 # The server sends in log order: all that committed before `end` is in front of this message.
