@@ -16,6 +16,7 @@ import psycopg
 
 from cdc.decode.pgoutput import DecodeError
 from cdc.mapping import parse_mapping
+from cdc.parked import OnRefused
 from cdc.pipeline import StreamConfig, StreamError, run
 from cdc.sinks.postgres import AlreadyRunningError
 from chassis import logs
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="YAML file with the mapping under the key 'tables'")
     parser.add_argument("--slot", required=True, help="the stream's name and replication slot")
     parser.add_argument("--publication", required=True, help="publication on the source")
+    parser.add_argument(
+        "--park", type=int, metavar="KEYS", help="park refused changes of at most so many keys"
+    )
     chosen = parser.parse_args(arguments)
     dsns = {name: os.environ.get(name, "") for name in ("CDC_SOURCE_DSN", "CDC_TARGET_DSN")}
     for name, dsn in dsns.items():
@@ -47,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             mapping=parse_mapping(tables, places),
             source_dsn=dsns["CDC_SOURCE_DSN"],
             target_dsn=dsns["CDC_TARGET_DSN"],
+            on_refused=OnRefused.STOP if chosen.park is None else OnRefused.PARK,
+            max_parked=chosen.park or 1,
         )
         run(config, stop)
     except InvalidFileError as error:

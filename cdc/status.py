@@ -74,7 +74,8 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
     if isinstance(target, str):
         with connect(target, name="strangler_cdc status") as connection:
             return read_status(connection, stream=stream)
-    if not schema.exists(target):
+    absent = schema.missing(target)
+    if absent and not schema.exists(target):
         return None
     row = psycopg.Cursor(target).execute(_READ, {"stream": stream}).fetchone()
     assert row is not None
@@ -108,13 +109,11 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
         latency_ms_p50=quantile(latencies, 0.5),
         latency_ms_p99=quantile(latencies, 0.99),
         latencies=latencies,
-        parked=_parked(target, stream),
+        parked=0 if absent else _parked(target, stream),  # in an older schema nothing can be parked
     )
 
 
 def _parked(target: psycopg.Connection[Any], stream: str) -> int:
-    if schema.missing(target):
-        return 0  # an older schema, in which nothing can be parked
     row = (
         psycopg.Cursor(target)
         .execute(

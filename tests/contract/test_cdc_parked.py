@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdc import schema
-from cdc.changes import Change, Key, Lsn, Operation, Row, TableName, Transaction
+from cdc.changes import UNCHANGED, Change, Key, Lsn, Operation, Row, TableName, Transaction
 from cdc.mapping import Mapping, parse_mapping
 from cdc.parked import Address
 from cdc.release import NotParkedError, find, read_parked, retry, skip
@@ -312,3 +312,32 @@ def test_who_retries_and_the_applier_wait_for_each_other(target: Target) -> None
     sink.apply([at(3, put(1, "z", was=1))])
     assert names(target)["1"] == "z"
     sink.close()
+
+
+def test_a_schema_from_before_keys_could_be_parked_is_completed(database: str) -> None:
+    with admin(database) as connection:
+        schema.create(connection)
+        connection.execute("DROP TABLE strangler_cdc.parked")
+        assert schema.exists(connection)
+        assert not schema.complete(connection)
+        assert read_parked(connection, stream="any") == ()
+        connection.execute("INSERT INTO strangler_cdc.position VALUES ('kept', '0/5', '0/1')")
+        schema.create(connection)
+        assert schema.complete(connection)
+        assert connection.execute("SELECT stream FROM strangler_cdc.position").fetchall() == [("kept",)]
+
+
+def test_values_come_back_as_they_were_parked(target: Target) -> None:
+    strange = b"\xff\xfe not UTF-8"
+    relation = RELATIONS[1]
+    changes = (
+        Change(Operation.INSERT, relation, None, (b"1", strange, None)),
+        Change(Operation.UPDATE, relation, (b"1", None, None), (b"a/b %\xc3\xa4", b"", UNCHANGED)),
+    )
+    target.run("ALTER TABLE copy_stock ADD CONSTRAINT never CHECK (false)")
+    sink = target.sink()
+    sink.apply([at(1, *changes)])
+    sink.close()
+    (lot,) = read_parked(target.dsn, stream=target.stream)
+    assert tuple(entry.change for entry in lot.entries) == changes
+    assert lot.addresses == ("stock/1", "stock/a%2Fb%20%25%C3%A4")
