@@ -13,6 +13,7 @@ Only tables the reader asked for are kept. A transaction that touched none of th
 """
 
 from collections.abc import Collection
+from collections.abc import Mapping as MappingOf
 from datetime import datetime
 
 from cdc.changes import (
@@ -64,19 +65,21 @@ PIECE_BYTES = 4_000_000
 class Assembler:
     """Fed messages in log order, returns each transaction at its commit, a large one in pieces before it. One
     per connection: the log describes its tables anew after every reconnect. `tables`: those to keep; None
-    keeps all.
+    keeps all. `oids`: which tables these are, whatever the log calls them; without it they go by their names.
     """
 
     def __init__(
         self,
         tables: Collection[TableName] | None = None,
         *,
+        oids: MappingOf[int, TableName] | None = None,
         piece_changes: int = PIECE_CHANGES,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         """A piece ends with the change that fills it: `piece_changes` changes, or `piece_bytes` of log."""
         self._piece_changes = piece_changes
         self._piece_bytes = piece_bytes
+        self._oids = oids
         self._wanted = None if tables is None else frozenset(tables)
         self._relations: dict[int, Relation | None] = {}
         self._types: dict[int, tuple[str, str]] = {}
@@ -211,6 +214,11 @@ class Assembler:
 
     def _describe(self, message: RelationMessage) -> Relation | None:
         table = TableName(message.schema, message.name)
+        if self._oids is not None:
+            # a table that was renamed is still the one that was copied, and another with its name is not
+            if message.oid not in self._oids:
+                return None
+            table = self._oids[message.oid]
         if self._wanted is not None and table not in self._wanted:
             return None
         columns = tuple(

@@ -24,6 +24,7 @@ from psycopg import pq
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark, literal, quote
 from cdc.decode.frames import drain
 from cdc.decode.transactions import Assembler
+from cdc.seams import StreamError
 from cdc.sessions import KEEPALIVES, connect, options
 
 _KEEPALIVE = ord("k")
@@ -188,12 +189,12 @@ class SlotSource:
 
     def start(self, after: Lsn) -> None:
         """Connect and begin after `after`. Raises psycopg.Error, ObjectInUse while another reader has the
-        slot.
+        slot, StreamError when a table is not there.
         """
         self.close()
         connection = _replication_connection(self._dsn, f"strangler_cdc read {self._slot}")
         self._connection = connection
-        self._assembler = Assembler(self._tables)
+        self._assembler = Assembler(self._tables, oids=_oids(self._dsn, self._tables))
         self._received = self._confirmed = self._reported = after
         wanted = [
             "proto_version '1'",
@@ -308,6 +309,23 @@ class SlotSource:
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
             return psycopg.errors.error_from_result(result)
         return psycopg.OperationalError("the source ended the stream")
+
+
+def _oids(dsn: str, tables: Collection[TableName]) -> dict[int, TableName]:
+    """Which tables have these names now. The log calls a table what it was called at the time of the change."""
+    with connect(dsn, name="strangler_cdc look") as connection:
+        rows = connection.execute(
+            "SELECT c.oid::bigint, n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+            [[table.schema for table in tables], [table.name for table in tables]],
+        ).fetchall()
+    found = {oid: TableName(schema, name) for oid, schema, name in rows}
+    if missing := sorted(set(tables) - set(found.values())):
+        raise StreamError(
+            f"{', '.join(map(str, missing))} does not exist on the source under this name: its changes would be "
+            "missed; rename it back, or change the mapping"
+        )
+    return found
 
 
 def _replication_connection(dsn: str, name: str) -> psycopg.Connection[Any]:
