@@ -184,7 +184,24 @@ class PostgresSink:
     def apply(self, transactions: Sequence[Transaction]) -> None:
         """Write `transactions` and the position after the last one; when that one goes on, keep the target
         transaction open. Raises ApplyError, psycopg.OperationalError; what was not committed is then undone.
+
+        What came before the transaction that an ApplyError names is stored all the same: after a repair of the
+        mapping the stream begins at that transaction, and the earlier ones may not fit the new mapping.
         """
+        begins_whole = self._open is None
+        try:
+            self._store(transactions)
+        except ApplyError as error:
+            if not begins_whole:
+                raise
+            before = [
+                each for each in transactions if error.position is not None and each.position < error.position
+            ]
+            if before and not before[-1].more:
+                self.apply(before)
+            raise
+
+    def _store(self, transactions: Sequence[Transaction]) -> None:
         parking = self._parking
         if parking is not None and self._open is None:
             parking.enter()

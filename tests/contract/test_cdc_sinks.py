@@ -165,6 +165,23 @@ def test_a_refused_piece_is_written_again_row_by_row_inside_its_transaction(data
         assert sink.position() == Lsn(30)
 
 
+def test_what_fails_after_the_last_piece_takes_the_whole_transaction_along(database: str) -> None:
+    lacking = Relation(TABLES[1], (RelationColumn("id", 20, key=True), RelationColumn("body", 25)))
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply([piece(fresh(1), more=True)])
+        wrong = Transaction(Lsn(40), MOMENT, 8, (change((b"3", b"x"), lacking),))
+        with pytest.raises(ApplyError):
+            sink.apply([piece(fresh(2), more=False, at=30), wrong])
+        assert held(database)[TABLES[1]] == {}, "the last piece was stored without the first"
+        assert sink.position() == START
+        # all of it in one batch: what came before is whole
+        with pytest.raises(ApplyError):
+            sink.apply([piece(fresh(1), more=True), piece(fresh(2), more=False, at=30), wrong])
+        assert len(held(database)[TABLES[1]]) == 2
+        assert sink.position() == Lsn(30)
+
+
 def test_a_deferred_constraint_that_fails_at_the_end_is_told(database: str) -> None:
     with postgres_sink(database) as sink, admin(database) as connection:
         sink.position()
@@ -244,6 +261,8 @@ def test_an_error_names_the_transaction_that_has_it(database: str) -> None:
                         change((b"3", b"c", None), RELATIONS[1]),
                     )
                 )
+            assert sink.position() == Lsn(10), "what came before it is stored"
+        assert (b"1",) in held(database)[TABLES[1]]
         assert refused.value.position == Lsn(20)
         assert refused.value.table == TABLES[1]
 
