@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedups demo up down test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
+.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +35,20 @@ up: setup ## Start the shop, the service, the change stream, the proxy and the c
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down
 
-test: setup test-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
+kafka-up: setup kafka-tools ## Start a Kafka broker and Kafka Connect with Debezium from Maven artifacts; print where they are
+	@$(BIN)/python -m workshop.kafka up
+
+kafka-down: setup ## Stop what `make kafka-up` started
+	@$(BIN)/python -m workshop.kafka down
+
+kafka-tools: setup # Java and Maven, and what Maven fetches
+	@command -v java >/dev/null && command -v mvn >/dev/null || { \
+		echo "Java 17 and Maven are missing: installing them"; \
+		apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless maven; } >/dev/null || { \
+		echo "Java 17 and Maven are needed; install them with this machine's package manager"; exit 1; }
+	@$(BIN)/python -m workshop.kafka jars >/dev/null
+
+test: setup test-tools kafka-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
 	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile \

@@ -1,5 +1,6 @@
 """Fixtures for every kind of test: one real PostgreSQL for the session, a fresh database for each test."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from psycopg import sql
 
 from chassis.speedups import activate
 from strangler_proxy.speedups import PROXY
+from tests.kafka_lab import KafkaLab, shared
 from workshop.postgres import EmbeddedPostgres
 
 # Before any test imports the data path: `make test` runs the proxy's tests on both builds.
@@ -27,6 +29,14 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
         yield server
     finally:
         server.destroy()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaLab]:
+    """A real broker and a real Connect worker with Debezium, one pair for all processes of the run."""
+    base = tmp_path_factory.getbasetemp()
+    with shared((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kafka") as lab:
+        yield lab
 
 
 @pytest.fixture
