@@ -1,8 +1,8 @@
 """Kafka Connect's REST API, as far as one Debezium connector needs it, and the connector's configuration.
 
 A connector is one stream's: named like its slot, reading the publication and slot that `cdc.prepare` and the snapshot
-made, writing *all* its records (rows, transactions' begins and ends, heartbeats) into one topic of one partition, so that the
-topic is what the write-ahead log was: transactions in commit order (`cdc.sources.kafka` reads it).
+made, writing *all* its records (rows, begins and ends of transactions, heartbeats) into one topic of one partition, so
+that the topic is what the write-ahead log was: transactions in commit order (`cdc.sources.kafka` reads it).
 
 REST: https://docs.confluent.io/platform/current/connect/references/restapi.html (Apache Kafka's own); connector:
 https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-connector-properties.
@@ -248,7 +248,7 @@ class Connect:
                 answer = self._http.request(method, path, json=body)
             except httpx.HTTPError as error:
                 raise ConnectUnreachableError(
-                    f"Kafka Connect does not answer at {self.url}: {error or type(error).__name__}; "
+                    f"Kafka Connect does not answer at {self.url}: {str(error) or type(error).__name__}; "
                     "start it, or correct its address"
                 ) from error
             # 409: the workers share their work out anew, ask again in a moment

@@ -1,0 +1,131 @@
+"""Debezium's records put together to what they were on the source: whole transactions in commit order. Pure.
+
+    BEGIN, records numbered from 1, END with their count  ─►  one Transaction (a large one in pieces)
+
+Connect and Debezium deliver at least once: after a crash records come again, from the transaction's beginning or its
+middle, or whole transactions from further back. Each record is placed by transaction and number, so a repeated one
+changes nothing; a transaction is given away when its END is there and nothing is missing, once.
+
+A transaction that is given in pieces bears, until its last, the position just behind the commit before it: greater than any
+stored position that lacks it (a stored position is always that of an END).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cdc.changes import Change, LogMessage, Lsn, Transaction
+from cdc.decode.debezium import Kind, Record
+from cdc.decode.transactions import PIECE_CHANGES
+
+
+class GapError(Exception):
+    """Records of a transaction are missing from the topic: what it changed cannot be known."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A transaction whose END has not come. `given` records have gone away in pieces already."""
+
+    xid: int
+    given: int = 0
+    records: dict[int, Record] = field(default_factory=dict)
+    highest: Lsn = Lsn(0)
+
+    def ready(self) -> int:
+        """How many records from `given` on are there without a gap."""
+        count = self.given
+        while count + 1 in self.records:
+            count += 1
+        return count - self.given
+
+
+class Assembly:
+    """Fed with records in the topic's order. `after`: the stored position to begin with; what it contains is left out."""
+
+    def __init__(self, after: Lsn, *, piece_changes: int = PIECE_CHANGES) -> None:
+        self._after = after
+        self._piece = piece_changes
+        self._open: dict[int, _Open] = {}
+        self._loose: list[Change] = []  # rows of snapshots, which belong to no transaction
+
+    @property
+    def between(self) -> bool:
+        """Is no transaction half read? Then what was given away is all there was so far."""
+        return not self._open and not self._loose
+
+    def feed(self, record: Record) -> Iterator[Transaction]:
+        """What is complete with this record. Raises GapError when it shows that others never came."""
+        match record.kind:
+            case Kind.CHANGE | Kind.OTHER | Kind.MOVED_AWAY:
+                yield from self._place(record)
+            case Kind.END:
+                yield from self._end(record)
+            case Kind.SNAPSHOT:
+                assert record.change is not None
+                self._loose.append(record.change)
+            case Kind.BEGIN | Kind.NOTHING:
+                pass
+
+    def _place(self, record: Record) -> Iterator[Transaction]:
+        transaction = self._open.get(record.xid)
+        if transaction is None:
+            transaction = self._open[record.xid] = _Open(record.xid)
+        if record.order > transaction.given:
+            transaction.records[record.order] = record
+            transaction.highest = max(transaction.highest, record.position)
+        if (
+            len(transaction.records) >= self._piece
+            and record.after is not None
+            and record.after >= self._after
+            and transaction.ready() >= self._piece
+        ):
+            yield self._cut(transaction, position=Lsn(record.after + 1), time=record.commit_time, more=True)
+
+    def _end(self, record: Record) -> Iterator[Transaction]:
+        transaction = self._open.pop(record.xid, None)
+        if record.position <= self._after:
+            return  # contained, or a repetition
+        self._nothing_lost(record)
+        transaction = transaction or _Open(record.xid)
+        there = transaction.given + transaction.ready()
+        if there != record.count:
+            raise GapError(
+                f"transaction {record.xid}, which ends at {record.position}, has {record.count} records, but the topic holds "
+                f"only {there} of them in a row"
+            )
+        self._after = record.position
+        yield self._cut(transaction, position=record.position, time=record.commit_time, more=False)
+
+    def _nothing_lost(self, record: Record) -> None:
+        """Transactions come in commit order: one that began before this END and has none of its own never gets one."""
+        for other in list(self._open.values()):
+            if other.highest > self._after:
+                raise GapError(
+                    f"transaction {other.xid} with a record at {other.highest} was never finished, and one that "
+                    f"committed after it, at {record.position}, has come"
+                )
+            del self._open[other.xid]  # of a connector that is gone; a snapshot has contained it since
+
+    def _cut(self, transaction: _Open, *, position: Lsn, time: datetime, more: bool) -> Transaction:
+        changes, self._loose = self._loose, []
+        messages: list[LogMessage] = []
+        origin: str | None = None
+        number = transaction.given
+        while (record := transaction.records.pop(number + 1, None)) is not None:
+            number += 1
+            if record.change is not None:
+                changes.append(record.change)
+            if record.message is not None:
+                messages.append(record.message)
+            origin = record.origin or origin
+        transaction.given = number
+        return Transaction(
+            position=position,
+            commit_time=time,
+            xid=transaction.xid,
+            changes=tuple(changes),
+            origin=origin,
+            messages=tuple(messages),
+            more=more,
+        )
