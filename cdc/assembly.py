@@ -6,8 +6,8 @@ Connect and Debezium deliver at least once: after a crash records come again, fr
 middle, or whole transactions from further back. Each record is placed by transaction and number, so a repeated one
 changes nothing; a transaction is given away when its END is there and nothing is missing, once.
 
-A transaction that is given in pieces bears, until its last, the position just behind the commit before it: greater than any
-stored position that lacks it (a stored position is always that of an END).
+A transaction that is given in pieces bears, until its last, the position just behind the commit before it: greater
+than any stored position that lacks it (a stored position is always that of an END).
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from datetime import datetime
 from cdc.changes import Change, LogMessage, Lsn, Transaction
 from cdc.decode.debezium import Kind, Record
 from cdc.decode.transactions import PIECE_CHANGES
+
+START = Lsn(0)
 
 
 class GapError(Exception):
@@ -30,7 +32,7 @@ class _Open:
     xid: int
     given: int = 0
     records: dict[int, Record] = field(default_factory=dict)
-    highest: Lsn = Lsn(0)
+    highest: Lsn = START
 
     def ready(self) -> int:
         """How many records from `given` on are there without a gap."""
@@ -41,7 +43,7 @@ class _Open:
 
 
 class Assembly:
-    """Fed with records in the topic's order. `after`: the stored position to begin with; what it contains is left out."""
+    """Fed with records in the topic's order. `after`: the stored position to begin with; what it holds is left out."""
 
     def __init__(self, after: Lsn, *, piece_changes: int = PIECE_CHANGES) -> None:
         self._after = after
@@ -91,8 +93,8 @@ class Assembly:
         there = transaction.given + transaction.ready()
         if there != record.count:
             raise GapError(
-                f"transaction {record.xid}, which ends at {record.position}, has {record.count} records, but the topic holds "
-                f"only {there} of them in a row"
+                f"transaction {record.xid}, which ends at {record.position}, has {record.count} records, but the "
+                f"topic holds only {there} of them in a row"
             )
         self._after = record.position
         yield self._cut(transaction, position=record.position, time=record.commit_time, more=False)

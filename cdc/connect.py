@@ -8,6 +8,7 @@ REST: https://docs.confluent.io/platform/current/connect/references/restapi.html
 https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-connector-properties.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +19,18 @@ import httpx
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.changes import TableName
+from cdc.seams import AwayError, StreamError
 
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
 _CLASS: Final = "io.debezium.connector.postgresql.PostgresConnector"
 _SECONDS = 15.0
 
 
-class ConnectError(Exception):
+class ConnectError(StreamError):
     """Connect refused something, or has no connector of that name; the message says what and why."""
 
 
-class ConnectUnreachableError(ConnectError):
+class ConnectUnreachableError(AwayError):
     """Nobody answers at Connect's address."""
 
 
@@ -88,7 +90,7 @@ def connector_config(
     name: str,
     source_dsn: str,
     publication: str,
-    tables: tuple[TableName, ...],
+    keys: Mapping[TableName, tuple[str, ...]],
     topic: str,
     partitions: int = 1,
     local_only: bool = False,
@@ -98,7 +100,11 @@ def connector_config(
     lie in a topic that anybody on the broker can read. `local_only`: leave out what another stream wrote (origin).
     """
     info = conninfo_to_dict(source_dsn)
-    listed = ",".join(f"{table.schema}.{table.name}".replace(",", r"\,") for table in tables)
+    listed = ",".join(_pattern(f"{table.schema}.{table.name}") for table in keys)
+    # rows are named by the mapping's key, whatever the table's primary key is
+    named = ";".join(
+        f"{_pattern(f'{table.schema}.{table.name}')}:{','.join(key)}" for table, key in keys.items()
+    )
     return {
         "connector.class": _CLASS,
         "tasks.max": "1",
@@ -113,6 +119,7 @@ def connector_config(
         "publication.name": publication,
         "publication.autocreate.mode": "disabled",
         "table.include.list": listed,
+        "message.key.columns": named,
         "snapshot.mode": "no_data",  # the snapshot is ours: it made the slot, so nothing is missing and nothing twice
         "topic.prefix": name,
         "decimal.handling.mode": "string",
@@ -123,7 +130,7 @@ def connector_config(
         "skipped.operations": "none",  # TRUNCATE is skipped unless told
         "tombstones.on.delete": "true",
         "provide.transaction.metadata": "true",
-        "heartbeat.interval.ms": "1000",
+        "heartbeat.interval.ms": "500",
         # the log of other databases moves the slot only past a change of this one; it needs no table
         "heartbeat.action.query": "SELECT pg_logical_emit_message(true, 'strangler-heartbeat', '')",
         "slot.max.retries": "3",
@@ -143,6 +150,45 @@ def connector_config(
         **({"slot.stream.params": "origin=none"} if local_only else {}),
         **(more or {}),
     }
+
+
+def _pattern(name: str) -> str:
+    """A regular expression for exactly this name, as Debezium's lists want them."""
+    return re.sub(r"([^\w])", r"\\\1", name)
+
+
+def register(kafka: KafkaSettings, *, name: str, stream: Mapping[str, str]) -> None:
+    """Make sure that the connector is there, is configured like this, and runs; a failed one is restarted.
+
+    Raises ConnectError with what it says when it does not run, ConnectUnreachableError.
+    """
+    with Connect(kafka.connect) as connect:
+        known = connect.config(name)
+        if known is None or any(known.get(key) != value for key, value in stream.items()):
+            connect.register(name, stream)
+        status = connect.status(name)
+        if status is not None and status.fault:
+            connect.restart(name)
+        connect.wait_running(name)
+
+
+def forget(kafka: KafkaSettings, *, name: str) -> None:
+    """Remove connector and topic: what a stream that begins anew must not find. Raises ConnectUnreachableError."""
+    from kafka import KafkaAdminClient  # noqa: PLC0415  # costs nothing unless asked for
+    from kafka.errors import KafkaError  # noqa: PLC0415  # as above
+
+    with Connect(kafka.connect) as connect:
+        connect.delete(name)
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    try:
+        if kafka.topic in admin.list_topics():
+            admin.delete_topics([kafka.topic], timeout_ms=10_000)
+        # an offset beyond the end of a new topic would look like records that are gone
+        admin.delete_groups([name])
+    except KafkaError as error:
+        raise AwayError(f"Kafka at {kafka.bootstrap}: {error!r}") from error
+    finally:
+        admin.close()
 
 
 class Connect:

@@ -29,13 +29,16 @@ import structlog
 from cdc import schema
 from cdc.announce import Announce, AnnouncingSink
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
+from cdc.columntypes import read_tables
+from cdc.connect import KafkaSettings, connector_config, forget, register
+from cdc.decode.debezium import Table
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
 from cdc.parked import OnRefused
 from cdc.prepare import publication_gaps
 from cdc.readahead import ReadAhead
-from cdc.seams import Sink, Source, StreamError
+from cdc.seams import AwayError, Sink, Source, StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
 from cdc.snapshot import StoppedError, take_snapshot
@@ -83,6 +86,7 @@ class StreamConfig:
     local_only: bool = False
     on_refused: OnRefused = OnRefused.STOP
     max_parked: int = 1_000
+    kafka: KafkaSettings | None = None
 
 
 class Start(StrEnum):
@@ -93,8 +97,11 @@ class Start(StrEnum):
     STREAM = "stream"
 
 
-def decide_start(*, slot: str, database: str, position: Lsn | None, state: SlotState | None) -> Start:
-    """How to begin, from what both sides hold. `database`: the source's name on its server. Pure.
+def decide_start(
+    *, slot: str, database: str, position: Lsn | None, state: SlotState | None, kept_elsewhere: bool = False
+) -> Start:
+    """How to begin, from what both sides hold. `database`: the source's name on its server. `kept_elsewhere`: what has
+    been read from the slot is kept (in Kafka) until it is stored. Pure.
 
     Raises StreamError when going on would lose changes, or drop a slot that is not ours.
     """
@@ -124,7 +131,7 @@ def decide_start(*, slot: str, database: str, position: Lsn | None, state: SlotS
             f"{position} "
             f"can no longer be read; {begin_anew}"
         )
-    if state.confirmed is not None and state.confirmed > position:
+    if state.confirmed is not None and state.confirmed > position and not kept_elsewhere:
         raise StreamError(
             f"slot {slot} was read up to {state.confirmed}, but the target holds only what happened up to "
             f"{position}: "
@@ -166,7 +173,7 @@ def run(
             began = time.monotonic()
             try:
                 _session(config, stop, ours, meter, on_progress, on_applied=on_applied)
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, AwayError) as error:
                 # connections, restarts, locks, full discs: all pass; what does not is another class
                 failures = 0 if time.monotonic() - began > 10.0 else failures
                 delay = _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
@@ -272,15 +279,11 @@ def _session(
     ours.clear()  # until we have the lock, the status may be another process's
     sink = _only_sink(config, stop)
     ours.set()
-    source = SlotSource(
-        config.source_dsn,
-        slot=config.slot,
-        publication=config.publication,
-        tables=config.mapping.sources(),
-        local_only=config.local_only,
-    )
+    source = _source(config)
     try:
         _begin(config, sink, stop, meter, on_progress)
+        if config.kafka is not None:
+            register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
         if on_applied is not None:
             on_applied(frozenset(config.mapping.sources()))
         pump(
@@ -295,6 +298,43 @@ def _session(
     finally:
         source.close()
         sink.close()
+
+
+def _source(config: StreamConfig) -> Source:
+    if config.kafka is None:
+        return SlotSource(
+            config.source_dsn,
+            slot=config.slot,
+            publication=config.publication,
+            tables=config.mapping.sources(),
+            local_only=config.local_only,
+        )
+    from cdc.sources.kafka import KafkaSource  # noqa: PLC0415  # costs nothing unless asked for
+
+    return KafkaSource(
+        config.kafka.bootstrap,
+        topic=config.kafka.topic,
+        group=config.slot,
+        read_tables=lambda: _tables(config),
+    )
+
+
+def _tables(config: StreamConfig) -> dict[TableName, Table]:
+    with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+        return read_tables(source, config.mapping.sources())
+
+
+def connector(config: StreamConfig, kafka: KafkaSettings) -> dict[str, str]:
+    """The configuration of the stream's connector. Pure."""
+    return connector_config(
+        name=config.slot,
+        source_dsn=config.source_dsn,
+        publication=config.publication,
+        keys={table.source: tuple(part.source for part in table.key) for table in config.mapping.tables},
+        topic=kafka.topic,
+        partitions=kafka.partitions,
+        local_only=config.local_only,
+    )
 
 
 def _make_schema(connection: psycopg.Connection[Any], config: StreamConfig) -> None:
@@ -338,7 +378,11 @@ def _begin(
         _check_source(source, config)
         state = slot_state(source, config.slot)
         start = decide_start(
-            slot=config.slot, database=source.info.dbname, position=sink.position(), state=state
+            slot=config.slot,
+            database=source.info.dbname,
+            position=sink.position(),
+            state=state,
+            kept_elsewhere=config.kafka is not None,
         )
         if start == Start.STREAM:
             _check_copied(sink.copied(), config.mapping)
@@ -346,6 +390,8 @@ def _begin(
             return
         if start == Start.SNAPSHOT_AGAIN:
             log.info("dropping_slot_of_unfinished_snapshot")
+            if config.kafka is not None:
+                forget(config.kafka, name=config.slot)
             drop_slot(source, config.slot)
 
     def report(progress: SnapshotProgress) -> None:

@@ -15,6 +15,10 @@ class StreamError(Exception):
     """The stream cannot go on as things are, a person has to act; the message says what to do."""
 
 
+class AwayError(Exception):
+    """Something the stream needs does not answer, which passes: it is asked again."""
+
+
 class Source(Protocol):
     """Yields committed transactions in commit order, large ones in pieces (`Transaction.more`). Used by one
     thread, save `confirm`, which any may call.

@@ -53,7 +53,7 @@ def shared(directory: Path) -> Iterator[KafkaLab]:
                 raise
             known = {
                 "users": 0,
-                "pids": [worker.pid, broker.pid],
+                "pids": [worker.leave(), broker.leave()],
                 "bootstrap": broker.address,
                 "connect": worker.url,
             }

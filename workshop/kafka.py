@@ -183,6 +183,13 @@ class _JavaServer(ABC):
             process.wait(timeout)
         self._process = None
 
+    def leave(self) -> int:
+        """Let it run on when this process ends; its process id."""
+        process, self._process = self._process, None
+        assert process is not None, "start() comes before leave()"
+        process.returncode = 0  # Popen would warn of a child that nobody waits for
+        return process.pid
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -355,7 +362,7 @@ def up(directory: Path, *, port: int, connect_port: int) -> Mapping[str, str]:
     except BaseException:
         broker.stop()
         raise
-    running.write_text(json.dumps({"broker": broker.pid, "connect": worker.pid}), encoding="utf-8")
+    running.write_text(json.dumps({"broker": broker.leave(), "connect": worker.leave()}), encoding="utf-8")
     return {"STRANGLER_KAFKA": broker.address, "STRANGLER_CONNECT": worker.url}
 
 

@@ -1,13 +1,13 @@
 """Debezium's JSON for PostgreSQL, record by record. Pure: bytes in, one `Record` out.
 
-Values become the text that PostgreSQL reads (not always the very text it prints: `2024-02-29T10:34:56Z`), for the encodings
-that `cdc.connect.connector_config` asks for: decimals and intervals as strings, times as numbers by their precision
-(`adaptive`), bytes as hex. A record says no types (`schemas.enable=false`), so the decoder is told the table's
-columns as the source's catalogue has them; with schemas, the payload is taken out of its wrapper and the types are the
-catalogue's as well.
+Values become text that PostgreSQL reads (not always the very text it prints: `2024-02-29T10:34:56Z`), for the
+encodings that `cdc.connect.connector_config` asks for: decimals and intervals as strings, times as numbers by their
+precision (`adaptive`), bytes as hex. Records without schemas do not tell types, so the decoder is told the table's
+columns as the source's catalogue has them; with schemas, the payload is taken out of its wrapper and the types are
+the catalogue's as well.
 
-What Debezium 3.6 itself loses cannot be restored, and is refused where it shows: arrays of several dimensions and of intervals, the zone of
-`timetz`, leading zeros of `bit varying`.
+What Debezium 3.6 itself loses cannot be restored, and is refused where it shows: arrays of several dimensions and of
+intervals. It does not show for the zone of `timetz` and leading zeros of `bit varying`.
 
 Encodings: https://debezium.io/documentation/reference/3.6/connectors/postgresql.html#postgresql-data-types, and
 recordings of the connector itself (tests/contract/test_cdc_conformance.py).
@@ -39,6 +39,7 @@ from cdc.changes import (
 UNAVAILABLE: Final = "__debezium_unavailable_value"
 _UNAVAILABLE_HEX: Final = UNAVAILABLE.encode().hex()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_START: Final = Lsn(0)
 
 
 class DebeziumError(Exception):
@@ -47,7 +48,7 @@ class DebeziumError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """A column's type without its domains: OID and modifier of what it is made of. `element`: of an array's elements."""
+    """A column's type without its domains: OID and modifier of what it is made of. `element`: what an array holds."""
 
     oid: int
     modifier: int = -1
@@ -80,14 +81,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record. `xid` and `order` (from 1) place it in its transaction; of an END `position` is the log's position after
-    the commit and `count` how many records there were. `after`: everything that committed up to there came before.
+    """One record. `xid` and `order` (from 1) place it in its transaction; of an END `position` is the log's position
+    after the commit and `count` how many records there were. `after`: what committed up to there came before.
     """
 
     kind: Kind
     xid: int = 0
     order: int = 0
-    position: Lsn = Lsn(0)
+    position: Lsn = _START
     count: int = 0
     commit_time: datetime = _EPOCH
     after: Lsn | None = None
@@ -232,9 +233,7 @@ class Decoder:
         if table is None:
             return Record(Kind.OTHER, **common) if within is not None else NOTHING
         if op == "t":
-            return Record(
-                Kind.CHANGE, change=Change(Operation.TRUNCATE, self._relation(table)), **common
-            )
+            return Record(Kind.CHANGE, change=Change(Operation.TRUNCATE, self._relation(table)), **common)
         marks = dict(headers) if headers else {}
         if op == "d" and "__debezium.newkey" in marks:
             return Record(Kind.MOVED_AWAY, **common)
@@ -332,10 +331,13 @@ _DAY = 86_400_000_000  # microseconds
 _INFINITE: Mapping[int, bytes] = {9223372036825200000: b"infinity", -9223372036832400000: b"-infinity"}
 _INFINITE_MS: Mapping[int, bytes] = {9223372036825200: b"infinity", -9223372036832400: b"-infinity"}
 _INFINITE_DAYS: Mapping[int, bytes] = {-2147472692: b"infinity", -622191234: b"infinity"}
-_FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_541  # 4714-11-24 BC and 5874897-12-31, PostgreSQL's first and last
+_FIRST_DAY, _LAST_DAY = (
+    -2_440_588,
+    2_145_042_541,
+)  # 4714-11-24 BC and 5874897-12-31, PostgreSQL's first and last
 
 
-def _converter(type_: ColumnType, where: str) -> Convert:
+def _converter(type_: ColumnType, where: str) -> Convert:  # noqa: PLR0911  (one a type)
     if type_.element:
         return _array(_converter(ColumnType(type_.element, type_.modifier), where), type_.element, where)
     precise = type_.modifier not in range(4)  # up to milliseconds Debezium counts those
@@ -347,7 +349,7 @@ def _converter(type_: ColumnType, where: str) -> Convert:
         case 1082:
             return lambda value: _date(value, where)
         case 1083:
-            return (lambda value: _clock(value)) if precise else (lambda value: _clock(value * 1000))
+            return _clock if precise else (lambda value: _clock(value * 1000))
         case 1114:
             return _timestamp if precise else _timestamp_ms
         case 1184:
@@ -452,10 +454,12 @@ _HEX_ARRAY = [UNAVAILABLE]
 
 def _array(convert: Convert, element: int, where: str) -> Convert:
     if element == _INTERVAL:
-        raise DebeziumError(f"{where}: Debezium leaves arrays of intervals out; map another column, or use source: slot")
+        raise DebeziumError(
+            f"{where}: Debezium leaves arrays of intervals out; map another column, or use source: slot"
+        )
 
     def written(value: Any) -> Value:
-        if value == _HEX_ARRAY or value == UNAVAILABLE:
+        if value in (_HEX_ARRAY, UNAVAILABLE):
             return UNCHANGED
         parts: list[bytes] = []
         for each in value:
@@ -463,7 +467,9 @@ def _array(convert: Convert, element: int, where: str) -> Convert:
                 parts.append(b"NULL")
                 continue
             if isinstance(each, str) and each.startswith("[L") and "@" in each:
-                raise DebeziumError(f"{where}: Debezium damages arrays of several dimensions; use source: slot")
+                raise DebeziumError(
+                    f"{where}: Debezium damages arrays of several dimensions; use source: slot"
+                )
             text = convert(each)
             if not isinstance(text, bytes):
                 return UNCHANGED

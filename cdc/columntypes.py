@@ -1,0 +1,36 @@
+"""Source tables as Debezium's decoder needs them: the relation, and what each column is made of below its domains."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+
+from cdc.changes import TableName
+from cdc.decode.debezium import ColumnType, Table
+from cdc.tableshape import read_shape
+
+_TYPES = """
+WITH RECURSIVE made AS (
+    SELECT a.attname, a.attnum, a.atttypid AS type, a.atttypmod AS modifier
+    FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT made.attname, made.attnum, t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE made.modifier END
+    FROM made JOIN pg_type t ON t.oid = made.type AND t.typtype = 'd'
+)
+SELECT made.attname, t.oid::bigint, made.modifier, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END::bigint
+FROM made JOIN pg_type t ON t.oid = made.type AND t.typtype <> 'd'
+"""
+
+
+def read_tables(connection: psycopg.Connection[Any], tables: Iterable[TableName]) -> dict[TableName, Table]:
+    """Those of `tables` that the database of `connection` has."""
+    found: dict[TableName, Table] = {}
+    for name in tables:
+        shape = read_shape(connection, name)
+        if shape is None:
+            continue
+        rows = psycopg.Cursor(connection).execute(_TYPES, [name.sql]).fetchall()
+        types = {column: ColumnType(oid, modifier, element) for column, oid, modifier, element in rows}
+        relation = shape.relation()
+        found[name] = Table(relation, tuple(types[column.name] for column in relation.columns))
+    return found

@@ -1,0 +1,190 @@
+"""Read what Debezium wrote into Kafka: one topic, one partition, the write-ahead log's transactions in commit order.
+
+    consumer ─► decode.debezium ─► assembly ─► Transactions, Watermarks
+
+Where to go on is decided by the position in the target alone; the consumer group's offset only says from where to
+read again. It is committed after the target is, and never past a transaction that is not durable there, so a crash
+between the two repeats records and loses none.
+
+The partition is assigned, not subscribed to: the stream's lock in the target keeps a second reader out, and a killed
+one need not be waited for. kafka-python reconnects by itself; a broker that stays away shows as silence.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+import structlog
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
+
+from cdc.assembly import Assembly, GapError
+from cdc.changes import Event, Lsn, TableName
+from cdc.decode.debezium import DebeziumError, Decoder, Record, Table, UnknownColumnsError
+from cdc.seams import AwayError, StreamError
+
+_RECORDS_A_READ = 5_000
+_COMMIT_EVERY = 0.5  # seconds
+_LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
+_TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
+
+ReadTables = Callable[[], Mapping[TableName, Table]]
+
+
+class KafkaSource:
+    """Transactions of `topic` on the brokers `bootstrap`; see `cdc.seams.Source`.
+
+    `read_tables` reads the tables from the source's catalogue, which records without schemas do not tell; it may raise
+    psycopg.OperationalError. `group` names the committed offsets.
+    """
+
+    def __init__(self, bootstrap: str, *, topic: str, group: str, read_tables: ReadTables) -> None:
+        self._bootstrap = bootstrap
+        self._partition = TopicPartition(topic, 0)
+        self._group = group
+        self._read_tables = read_tables
+        self._consumer: KafkaConsumer | None = None
+        self._decoder = Decoder({})
+        self._assembly = Assembly(Lsn(0))
+        self._looked_at = 0.0
+        self._guard = Lock()
+        self._confirmed = Lsn(0)
+        self._ends: deque[tuple[Lsn, int]] = deque()  # position of a transaction and the offset behind it
+        self._to_commit: int | None = None
+        self._committed_at = 0.0
+
+    def start(self, after: Lsn) -> None:
+        """Begin at the committed offset, or with the first record. Raises StreamError when the topic no longer holds
+        what comes next, AwayError when the brokers do not answer.
+        """
+        try:
+            self._consumer = consumer = KafkaConsumer(
+                bootstrap_servers=self._bootstrap,
+                group_id=self._group,
+                client_id=f"strangler-{self._group}",
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                max_poll_records=_RECORDS_A_READ,
+                fetch_max_wait_ms=50,
+                fetch_min_bytes=1,
+            )
+            self._await_topic(consumer)
+            consumer.assign([self._partition])
+            first = consumer.beginning_offsets([self._partition])[self._partition]
+            committed = consumer.committed(self._partition)
+            if first > (committed or 0):
+                raise self._cut_off(f"its first record is number {first}, number {committed or 0} is next")
+            consumer.seek(self._partition, committed or 0)
+        except KafkaError as error:
+            raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
+        self._decoder = Decoder(self._read_tables())
+        self._looked_at = time.monotonic()
+        self._assembly = Assembly(after)
+        with self._guard:
+            self._confirmed = after
+            self._ends.clear()
+
+    def read(self, timeout: float) -> list[Event]:
+        """The transactions that have become whole; waits up to `timeout` seconds for records."""
+        consumer = self._started()
+        self.answer()
+        if time.monotonic() - self._looked_at > _LOOK_EVERY:
+            # a widened column shows in the catalogue alone
+            self._learn()
+        try:
+            batch = consumer.poll(timeout_ms=round(timeout * 1000), max_records=_RECORDS_A_READ)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            raise self._cut_off(str(error)) from error
+        except KafkaError as error:
+            raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
+        events: list[Event] = []
+        for message in batch.get(self._partition, ()):
+            try:
+                record = self._decode(message.key, message.value, message.headers)
+                for transaction in self._assembly.feed(record):
+                    events.append(transaction)
+                    if not transaction.more:
+                        with self._guard:
+                            self._ends.append((transaction.position, message.offset + 1))
+            except (DebeziumError, GapError) as error:
+                raise StreamError(
+                    f"topic {self._partition.topic}, record {message.offset}: {error}; tear the stream down and "
+                    "prepare it again, the snapshot then copies everything anew"
+                ) from error
+        return events
+
+    def confirm(self, position: Lsn) -> None:
+        """Remember; the reading thread commits the offset."""
+        with self._guard:
+            self._confirmed = max(self._confirmed, position)
+            while self._ends and self._ends[0][0] <= self._confirmed:
+                self._to_commit = self._ends.popleft()[1]
+
+    def answer(self) -> None:
+        """Commit the offset that was confirmed. An assigned partition needs no sign of life."""
+        if time.monotonic() - self._committed_at >= _COMMIT_EVERY:
+            self._commit(wait=False)
+
+    def close(self) -> None:
+        """Commit and leave."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        try:
+            self._commit(wait=True, consumer=consumer)
+            consumer.close(autocommit=False)
+        except KafkaError as error:
+            # only reading again is lost
+            structlog.get_logger().warning("offset_not_committed", error=repr(error))
+
+    def _commit(self, *, wait: bool, consumer: KafkaConsumer | None = None) -> None:
+        with self._guard:
+            offset, self._to_commit = self._to_commit, None
+        if offset is None:
+            return
+        self._committed_at = time.monotonic()
+        consumer = consumer or self._started()
+        offsets = {self._partition: OffsetAndMetadata(offset, "", -1)}
+        if wait:
+            consumer.commit(offsets, timeout_ms=5_000)
+        else:
+            consumer.commit_async(offsets)
+
+    def _decode(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> Record:
+        try:
+            return self._decoder.decode(key, value, headers)
+        except UnknownColumnsError:
+            self._learn()
+        try:
+            return self._decoder.decode(key, value, headers)
+        except UnknownColumnsError as error:
+            # written before the table got its present shape
+            self._decoder.accept(error)
+            return self._decoder.decode(key, value, headers)
+
+    def _learn(self) -> None:
+        self._decoder.learn(self._read_tables())
+        self._looked_at = time.monotonic()
+
+    def _await_topic(self, consumer: KafkaConsumer) -> None:
+        deadline = time.monotonic() + _TOPIC_SECONDS
+        while not consumer.partitions_for_topic(self._partition.topic):
+            if time.monotonic() > deadline:
+                raise AwayError(
+                    f"Kafka at {self._bootstrap} has no topic {self._partition.topic}: the connector has written "
+                    "nothing yet; `strangler cdc connector status` says how it is"
+                )
+            time.sleep(0.1)
+
+    def _started(self) -> KafkaConsumer:
+        assert self._consumer is not None, "start() comes before read()"
+        return self._consumer
+
+    def _cut_off(self, what: str) -> StreamError:
+        return StreamError(
+            f"topic {self._partition.topic} does not hold the next change any more ({what}): its retention was "
+            "shorter than the stream's pause; tear the stream down and prepare it again, the snapshot then copies "
+            "everything anew"
+        )
