@@ -55,9 +55,8 @@ def run(*, session: Session, now: bool) -> None:
       strangler cdc run catalog
     """
     logs.configure("change-stream")
-    logging.getLogger("httpx").setLevel(
-        logging.WARNING
-    )  # it would write a line for every notice to the proxy
+    for chatty in ("httpx", "kafka"):  # a line for every request, and for every connection
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
