@@ -129,7 +129,10 @@ class Hold:
         ).rowcount
         if not made:
             raise HoldLostError(f"another verification of stream {self._stream} holds it; wait until it ends")
-        return self._wait("held_at IS NOT NULL", timeout)
+        if not self._wait("held_at IS NOT NULL", timeout, renew=True):
+            return False
+        self._renew()  # what follows may take as long as the lease allows
+        return True
 
     def go_to(self, position: Lsn, *, timeout: float) -> bool:
         """Let the applier go exactly to `position`; False when it does not arrive within `timeout`

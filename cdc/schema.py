@@ -6,6 +6,7 @@
 * `control`: the verifier's request to hold the stream for a moment, with a lease.
 * `parked`: changes that the target refused, and those that wait behind them, in order (`cdc.parked`). Written
   in the transaction that stores the position past them.
+* `verification`: how far a comparison of both sides has come, so that a killed one goes on (`cdc.verify_memory`).
 
 A stream is named by its replication slot.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-TABLES = ("position", "status", "control", "parked")
+TABLES = ("position", "status", "control", "parked", "verification")
 _NEEDED = TABLES[:3]  # a schema made before changes could be parked has these
 
 _DDL = """
@@ -61,6 +62,13 @@ CREATE TABLE IF NOT EXISTS strangler_cdc.parked (
     parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (stream, id)
 );
+CREATE TABLE IF NOT EXISTS strangler_cdc.verification (
+    stream text NOT NULL,
+    fingerprint text NOT NULL,
+    saved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    state jsonb NOT NULL,
+    PRIMARY KEY (stream, fingerprint)
+) WITH (fillfactor = 10);
 """
 
 

@@ -1,97 +1,72 @@
-"""Is the target the image of the source? Row by row, at one log position, while both go on living.
+"""Is the target the image of the source? Row by row, at log positions, while both go on living.
 
-Both sides are looked at as of the same position C:
+    round: both sides at one position (`verify_align`) ──► what was suspected, once more (`verify_table`)
+           ──► stretch after stretch of the keys (`verify_chunk`), until the round's time is over ──► let go
+    rounds follow each other until everything is compared and nothing is only suspected
 
-    hold the applier → temporary slot, its exported snapshot shows the source at C → the applier goes
-    exactly to C → open a snapshot of the target → let the applier go on → compare at leisure
-
-Holding first is essential: an applier that is past C already would make every row it wrote look false. It
-stands still only until the two snapshots are open (tens of milliseconds). Without a running applier the
-stored position must already contain everything before C. The method is that of Vitess' VDiff; the
-comparison is `compare_sql`.
+A round is short because a snapshot that lives long keeps dead rows from being cleaned away on both sides. Between
+rounds, and after each stretch, the comparison makes way (`verify_pace`); how far it has come is kept in the target
+(`verify_memory`). The method is that of Vitess' VDiff; the comparison itself is `compare_sql`.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from threading import Event as StopEvent
 from threading import Thread
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from cdc import compare_sql, schema
 from cdc.changes import Lsn, TableName
-from cdc.compare_sql import Side
-from cdc.hold import Hold, HoldLostError
 from cdc.mapping import TableMapping
 from cdc.pipeline import StreamConfig
 from cdc.sessions import connect
-from cdc.sinks.postgres import AlreadyRunningError, lock_stream
-from cdc.sources.slot import SlotTimeoutError, created_slot, slot_state
+from cdc.status import read_status
 from cdc.tableshape import read_shape
+from cdc.verify_align import STOPPED, VerifyError, align
+from cdc.verify_chunk import ChunkComparison, Difference, Kind
+from cdc.verify_memory import Memory, fingerprint
+from cdc.verify_order import choose_order, read_collations
+from cdc.verify_pace import Limits, must_wait, next_chunk, pause_after, remembered
+from cdc.verify_table import TableReport, TableWork
 
-_ROWS_A_BUCKET = 1_000
-_MAX_BUCKETS = 65_536
-_HOLD_AT_MOST = 2.0  # seconds the applier waits for the source's snapshot in one attempt
-_LEASE = 10.0  # seconds after which the applier goes on whatever happens to us
-_BUCKETS_AT_ONCE = 64
+__all__ = [
+    "Difference",
+    "Kind",
+    "Limits",
+    "TableReport",
+    "VerifyError",
+    "VerifyProgress",
+    "VerifyReport",
+    "verify",
+]
+
+_FIRST_CHUNK = 10_000  # rows
+_ROUND_SECONDS = 30.0
+_SAVE_EVERY = 1.0  # seconds
+_LOOK_AT_LAG_EVERY = 1.0  # seconds
+_MANY_SUSPECTED = 10_000  # rows; more would fill the memory: look at them again first
 _STOP_LOOK = 0.2  # seconds between two looks at `stop` while queries run
-_STOPPED = "the comparison was stopped before its end"
-
-
-class VerifyError(Exception):
-    """The two sides cannot be compared now; the message says why and what to do."""
-
-
-class Kind(StrEnum):
-    """What is wrong with a row of the target."""
-
-    MISSING = "missing"
-    EXTRA = "extra"
-    DIFFERENT = "different"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One wrong value: `column` of the target row `key`, as text on both sides (None is NULL).
-
-    For a missing or extra row `column` is empty and both values are None.
-    """
-
-    key: MappingOf[str, str | None]
-    kind: Kind
-    column: str = ""
-    source: str | None = None
-    target: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TableReport:
-    """One target table. `rows` counts the source's. `differing` counts rows; a lower bound unless
-    `complete`.
-    """
-
-    rows: int
-    differing: int
-    differences: tuple[Difference, ...] = ()
-    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """The comparison at `position`. `tables` by target table; times in milliseconds and seconds."""
+    """The comparison. `position` is that of the last round, `rounds` how many there were, `applier_held_ms` the
+    longest hold of one. `tables` by target table; times in milliseconds and seconds. `resumed`: an earlier process
+    compared that many of the rows.
+    """
 
     position: Lsn
     tables: MappingOf[str, TableReport] = field(default_factory=dict)
     applier_held_ms: float = 0.0
     seconds: float = 0.0
+    rounds: int = 1
+    resumed: int = 0
 
     @property
     def rows(self) -> int:
@@ -111,12 +86,23 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class VerifyProgress:
-    """`table` has been compared; so far `rows` rows in `tables_done` of `tables` tables."""
+    """A stretch of `table` has been compared; so far `rows` rows, `resumed` of them by an earlier process, in
+    `tables_done` of `tables` tables.
+
+    `expected` is an estimate of all rows. `found` are the differences proved since the last progress. `waiting`
+    says why the comparison pauses, if it does.
+    """
 
     table: str
     tables_done: int
     tables: int
     rows: int
+    expected: int = 0
+    resumed: int = 0
+    round: int = 1
+    position: Lsn | None = None
+    found: tuple[Difference, ...] = ()
+    waiting: str = ""
 
 
 def verify(
@@ -126,64 +112,268 @@ def verify(
     max_differences: int = 100,
     on_progress: Callable[[VerifyProgress], None] | None = None,
     stop: StopEvent | None = None,
+    tables: Collection[str] = (),
+    limits: Limits | None = None,
+    round_seconds: float = _ROUND_SECONDS,
+    resume: bool = True,
 ) -> VerifyReport:
-    """Compare every mapped table. `timeout`: seconds to bring both sides to one position.
+    """Compare every mapped table, or those of `tables` (names of either side).
 
-    At most about `max_differences` differing rows a table are looked up by column. When `stop` is set, it ends
-    within a second or two (VerifyError), whatever it waits for. Raises VerifyError, psycopg.Error.
+    `timeout`: seconds to bring both sides to one position, or to wait for a stream that lags. A round, with its
+    snapshots, lasts about `round_seconds`. With `resume` a comparison that ended early goes on. At most about
+    `max_differences` differing rows a table are looked up by column. When `stop` is set, it ends within a second
+    or two (VerifyError), whatever it waits for. Raises VerifyError, psycopg.Error.
     """
-    began = time.monotonic()
+    chosen = _chosen(config, tables)
     with ExitStack() as stack:
-        source = stack.enter_context(
-            connect(config.source_dsn, name="strangler_cdc verify", autocommit=False)
-        )
-        target = stack.enter_context(
-            connect(config.target_dsn, name="strangler_cdc verify", autocommit=False)
+        control = stack.enter_context(connect(config.target_dsn, name="strangler_cdc verify control"))
+        source, target = (
+            stack.enter_context(connect(dsn, name="strangler_cdc verify", autocommit=False, jit="off"))
+            for dsn in (config.source_dsn, config.target_dsn)
         )
         for connection in (source, target):
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
         if stop is not None:
             stack.enter_context(_cancelled_by(stop, source, target))
-        position, held_ms = _align(config, source, target, timeout, stop)
         threads = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="cdc-verify"))
-        comparison = _Comparison(source, target, threads, max_differences)
-        tables: dict[str, TableReport] = {}
-        for table in config.mapping.tables:
-            tables[str(table.target)] = comparison.compare(table)
-            if on_progress is not None:
-                rows = sum(report.rows for report in tables.values())
-                on_progress(VerifyProgress(str(table.target), len(tables), len(config.mapping.tables), rows))
-        return VerifyReport(position, tables, held_ms, time.monotonic() - began)
-
-
-def _align(
-    config: StreamConfig,
-    source: psycopg.Connection[Any],
-    target: psycopg.Connection[Any],
-    timeout: float,
-    stop: StopEvent | None,
-) -> tuple[Lsn, float]:
-    """Open a snapshot on both sides at one position. Returns it and how long the applier was held (ms)."""
-    deadline = time.monotonic() + timeout
-    with connect(config.target_dsn, name="strangler_cdc verify control") as control:
         if not schema.exists(control):
             raise VerifyError(f"stream {config.slot} has never run: the target has no schema strangler_cdc")
-        reason = ""
-        while time.monotonic() < deadline:
-            try:
-                with _no_applier(control, config.slot) as alone:
-                    if alone:
-                        return _align_alone(config, source, target, deadline=deadline, stop=stop)
-                return _align_running(config, control, source, target, deadline=deadline, stop=stop)
-            except (HoldLostError, SlotTimeoutError) as error:
-                if stop is not None and stop.is_set():
-                    raise VerifyError(_STOPPED) from error
-                reason = str(error)  # let the stream breathe, then try again
-                source.rollback()
-                target.rollback()
-                time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
-        raise VerifyError(f"both sides could not be brought to one position within {timeout:g} s: {reason}")
+        memory = Memory(control, config.slot, fingerprint(chosen, _snapshot(control, config.slot)))
+        if not resume:
+            memory.forget()
+        run = _Run(
+            config,
+            control,
+            source,
+            target,
+            memory=memory,
+            comparison=ChunkComparison(source, target, threads),
+            limits=limits or Limits(),
+            timeout=timeout,
+            round_seconds=round_seconds,
+            on_progress=on_progress,
+            stop=stop,
+        )
+        return run.through(chosen, max_differences)
+
+
+class _Run:
+    """One process's part of a comparison."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        control: psycopg.Connection[Any],
+        source: psycopg.Connection[Any],
+        target: psycopg.Connection[Any],
+        *,
+        memory: Memory,
+        comparison: ChunkComparison,
+        limits: Limits,
+        timeout: float,
+        round_seconds: float,
+        on_progress: Callable[[VerifyProgress], None] | None,
+        stop: StopEvent | None,
+    ) -> None:
+        self._config = config
+        self._control = control
+        self._source = source
+        self._target = target
+        self._memory = memory
+        self._comparison = comparison
+        self._limits = limits
+        self._timeout = timeout
+        self._round_seconds = round_seconds
+        self._on_progress = on_progress
+        self._stop = stop
+        self._tables: list[TableWork] = []
+        self._position = Lsn(0)
+        self._rounds = 0
+        self._held_ms = 0.0
+        self._resumed = 0
+        self._chunk = _FIRST_CHUNK
+        self._answers: tuple[float, ...] = ()
+        self._saved_at = self._looked_at = time.monotonic()
+
+    def through(self, chosen: Sequence[TableMapping], most: int) -> VerifyReport:
+        """Round after round until everything is compared and settled."""
+        began = time.monotonic()
+        try:
+            while not self._tables or not all(table.finished for table in self._tables):
+                self._wait_for_stream()
+                self._round(chosen, most)
+        except BaseException:
+            with suppress(psycopg.Error):  # the target may be why we end; the last saved state is good too
+                self._save()
+            raise
+        self._memory.forget()
+        reports = {table.name: table.report() for table in self._tables}
+        seconds = time.monotonic() - began
+        return VerifyReport(
+            self._position, reports, self._held_ms, seconds, rounds=self._rounds, resumed=self._resumed
+        )
+
+    def _round(self, chosen: Sequence[TableMapping], most: int) -> None:
+        owed = 0.0
+        try:
+            self._position, held_ms = align(
+                self._config, self._control, source=self._source, target=self._target,
+                timeout=self._timeout, stop=self._stop,
+            )  # fmt: skip
+            self._held_ms = max(self._held_ms, held_ms)
+            self._rounds += 1
+            ends = time.monotonic() + self._round_seconds
+            if not self._tables:
+                self._begin(chosen, most)
+            for table in self._tables:
+                found = tuple(table.settle(self._comparison))
+                if found:
+                    self._tell(table, found=found)
+            owed = self._walk(ends)
+        finally:
+            # also when it fails: a snapshot must not outlive its round
+            for connection in (self._source, self._target):
+                if not connection.closed:
+                    connection.rollback()
+        self._save()
+        self._rest(owed)
+
+    def _walk(self, ends: float) -> float:
+        """Compare until the round's time is over; returns seconds that are owed to others then."""
+        for table in self._tables:
+            while table.left:
+                began = time.monotonic()
+                rows = table.step(self._comparison, self._chunk)
+                took = time.monotonic() - began
+                self._chunk = next_chunk(self._limits, rows=max(rows, self._chunk // 4), took=took)
+                self._tell(table)
+                self._save(every=_SAVE_EVERY)
+                self._answers = remembered(self._answers, self._answer_ms())
+                pause = pause_after(self._limits, rows=rows, took=took, answers_ms=self._answers)
+                if pause.why:
+                    self._tell(table, waiting=pause.why)
+                late = time.monotonic() + pause.seconds >= ends
+                if late or self._lags() or sum(each.suspected for each in self._tables) >= _MANY_SUSPECTED:
+                    return pause.seconds
+                self._rest(pause.seconds)
+        return 0.0
+
+    def _begin(self, chosen: Sequence[TableMapping], most: int) -> None:
+        remembered_tables = self._memory.load()
+        for mapping in chosen:
+            table = _work(self._source, self._target, mapping, most)
+            if table.name in remembered_tables:
+                table.resume(remembered_tables[table.name])
+            self._tables.append(table)
+        self._resumed = sum(table.rows for table in self._tables)
+
+    def _lags(self) -> str:
+        if time.monotonic() - self._looked_at < _LOOK_AT_LAG_EVERY:
+            return ""
+        self._looked_at = time.monotonic()
+        status = read_status(self._control, stream=self._config.slot)
+        return must_wait(self._limits, status.lag_seconds if status is not None and status.running else None)
+
+    def _wait_for_stream(self) -> None:
+        deadline = time.monotonic() + self._timeout
+        self._looked_at = 0.0
+        while why := self._lags():
+            if self._tables:
+                self._tell(next((each for each in self._tables if each.left), self._tables[-1]), waiting=why)
+            if time.monotonic() > deadline:
+                raise VerifyError(
+                    f"{why}, and has been for {self._timeout:g} s; compare again when it has caught up"
+                )
+            self._rest(_LOOK_AT_LAG_EVERY)
+
+    def _answer_ms(self) -> float:
+        began = time.monotonic()
+        self._source.execute("SELECT 1")
+        return (time.monotonic() - began) * 1000
+
+    def _rest(self, seconds: float) -> None:
+        if self._stop is None:
+            time.sleep(seconds)
+        elif self._stop.wait(seconds):
+            raise VerifyError(STOPPED)
+
+    def _save(self, *, every: float = 0.0) -> None:
+        if self._tables and time.monotonic() - self._saved_at >= every:
+            self._memory.save({table.name: table.memory() for table in self._tables})
+            self._saved_at = time.monotonic()
+
+    def _tell(self, table: TableWork, *, found: tuple[Difference, ...] = (), waiting: str = "") -> None:
+        if self._on_progress is None:
+            return
+        done = sum(not each.left for each in self._tables)
+        rows = sum(each.rows for each in self._tables)
+        expected = sum(each.rows if each.done else max(each.expected, each.rows) for each in self._tables)
+        self._on_progress(
+            VerifyProgress(
+                table.name,
+                done,
+                len(self._tables),
+                rows,
+                expected=expected,
+                resumed=self._resumed,
+                round=self._rounds,
+                position=self._position,
+                found=found,
+                waiting=waiting,
+            )
+        )
+
+
+def _chosen(config: StreamConfig, names: Collection[str]) -> tuple[TableMapping, ...]:
+    tables = config.mapping.tables
+    known = {name for table in tables for name in (str(table.source), str(table.target))}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise VerifyError(f"no table {unknown[0]!r} is mapped; there are: {', '.join(sorted(known))}")
+    return tuple(
+        table for table in tables if not names or str(table.source) in names or str(table.target) in names
+    )
+
+
+def _snapshot(control: psycopg.Connection[Any], stream: str) -> str:
+    row = control.execute(
+        "SELECT snapshot_lsn::text FROM strangler_cdc.position WHERE stream = %s", [stream]
+    ).fetchone()
+    return row[0] if row else ""
+
+
+def _work(
+    source: psycopg.Connection[Any], target: psycopg.Connection[Any], table: TableMapping, most: int
+) -> TableWork:
+    shape = read_shape(target, table.target)
+    if shape is None:
+        raise VerifyError(f"the target has no table {table.target}")
+    lacking = [column.name for column in table.columns if shape.column(column.name) is None]
+    if lacking:
+        raise VerifyError(f"target table {table.target} has no column {lacking[0]!r}")
+    ours = read_shape(source, table.source)
+    if ours is None:
+        raise VerifyError(f"the source has no table {table.source}")
+    order = choose_order(
+        table,
+        ours,
+        shape,
+        source_collations=read_collations(source, table.source, [part.source for part in table.key]),
+        target_collations=read_collations(target, table.target, [part.target for part in table.key]),
+    )
+    pair = compare_sql.sides(
+        table, shape, source_order=order.source if order else (), target_order=order.target if order else ()
+    )
+    return TableWork(table, pair, _estimate(source, table.source), most)
+
+
+def _estimate(source: psycopg.Connection[Any], table: TableName) -> int:
+    row = source.execute(
+        "SELECT greatest(reltuples, relpages * 20, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)",
+        [table.sql],
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 @contextmanager
@@ -204,240 +394,8 @@ def _cancelled_by(stop: StopEvent, *connections: psycopg.Connection[Any]) -> Ite
         yield
     except psycopg.errors.QueryCanceled as error:
         if stop.is_set():
-            raise VerifyError(_STOPPED) from error
+            raise VerifyError(STOPPED) from error
         raise
     finally:
         ended.set()
         watcher.join()
-
-
-@contextmanager
-def _no_applier(control: psycopg.Connection[Any], stream: str) -> Iterator[bool]:
-    """Whether no applier runs; none can start inside the `with` block then."""
-    try:
-        lock_stream(control, stream)
-    except AlreadyRunningError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        control.execute("SELECT pg_advisory_unlock(hashtextextended('strangler_cdc ' || %s, 0))", [stream])
-
-
-def _align_running(
-    config: StreamConfig,
-    control: psycopg.Connection[Any],
-    source: psycopg.Connection[Any],
-    target: psycopg.Connection[Any],
-    *,
-    deadline: float,
-    stop: StopEvent | None,
-) -> tuple[Lsn, float]:
-    hold = Hold(control, config.slot, lease=_LEASE, stop=stop)
-    held_from: float | None = None
-    try:
-        if not hold.ask(timeout=max(0.1, deadline - time.monotonic())):
-            raise HoldLostError(
-                "the applier does not answer: it is taking its snapshot, waits for a database or is busy "
-                "with a "
-                "long transaction"
-            )
-        held_from = time.monotonic()
-        with _source_snapshot(config, source, _HOLD_AT_MOST, stop) as position:
-            if not hold.go_to(position, timeout=max(0.1, deadline - time.monotonic())):
-                raise HoldLostError(f"the applier did not reach {position} in time")
-            stored = _open_target(target, config.slot)
-            if not hold.still_held() or stored is None or stored > position:
-                raise HoldLostError("the hold ran out while the snapshot of the target was opened")
-        return position, (time.monotonic() - held_from) * 1000
-    finally:
-        hold.release()
-
-
-def _align_alone(
-    config: StreamConfig,
-    source: psycopg.Connection[Any],
-    target: psycopg.Connection[Any],
-    *,
-    deadline: float,
-    stop: StopEvent | None,
-) -> tuple[Lsn, float]:
-    with _source_snapshot(config, source, max(0.1, deadline - time.monotonic()), stop) as position:
-        stored = _open_target(target, config.slot)
-        if stored is None:
-            raise VerifyError(
-                f"stream {config.slot} has not finished its snapshot: there is nothing to compare yet"
-            )
-        with connect(config.source_dsn, name="strangler_cdc verify") as look:
-            if slot_state(look, config.slot) is None:
-                raise VerifyError(
-                    f"slot {config.slot} does not exist on the source, so it cannot be known whether the "
-                    "target at "
-                    f"{stored} is up to date with {position}"
-                )
-            if _waiting(look, config, stored, position):
-                raise VerifyError(
-                    f"the stream is not running and changes after {stored} wait to be applied, so the "
-                    "sides cannot be "
-                    f"aligned at {position}: start the stream and verify again"
-                )
-    return position, 0.0
-
-
-def _waiting(connection: psycopg.Connection[Any], config: StreamConfig, stored: Lsn, position: Lsn) -> bool:
-    """Whether the slot holds a transaction that ends in (`stored`, `position`] and touches published
-    tables.
-    """
-    rows = connection.execute(
-        "SELECT lsn::text FROM pg_logical_slot_peek_binary_changes(%s, %s::pg_lsn, NULL,"
-        " 'proto_version', '1', 'publication_names', %s)"
-        " WHERE get_byte(data, 0) = ascii('C') AND lsn > %s::pg_lsn AND lsn <= %s::pg_lsn LIMIT 1",
-        [
-            config.slot,
-            str(position),
-            sql.Identifier(config.publication).as_string(),
-            str(stored),
-            str(position),
-        ],
-    ).fetchall()
-    return bool(rows)
-
-
-@contextmanager
-def _source_snapshot(
-    config: StreamConfig, source: psycopg.Connection[Any], timeout: float, stop: StopEvent | None
-) -> Iterator[Lsn]:
-    name = f"{config.slot[:40]}_verify_{time.time_ns() % 10**9:09d}"
-    with created_slot(config.source_dsn, name, temporary=True, timeout=timeout, stop=stop) as created:
-        source.execute(f"SET TRANSACTION SNAPSHOT '{created.snapshot}'".encode())
-        source.execute("SELECT 1")  # the snapshot is ours now; the slot may go
-        yield created.consistent_point
-
-
-def _open_target(target: psycopg.Connection[Any], stream: str) -> Lsn | None:
-    row = target.execute(
-        "SELECT lsn::text FROM strangler_cdc.position WHERE stream = %s", [stream]
-    ).fetchone()
-    return Lsn.parse(row[0]) if row else None
-
-
-class _Comparison:
-    def __init__(
-        self,
-        source: psycopg.Connection[Any],
-        target: psycopg.Connection[Any],
-        threads: ThreadPoolExecutor,
-        max_differences: int,
-    ) -> None:
-        self._source = source
-        self._target = target
-        self._threads = threads
-        self._max = max_differences
-
-    def compare(self, table: TableMapping) -> TableReport:
-        shape = read_shape(self._target, table.target)
-        if shape is None:
-            raise VerifyError(f"the target has no table {table.target}")
-        lacking = [column.name for column in table.columns if shape.column(column.name) is None]
-        if lacking:
-            raise VerifyError(f"target table {table.target} has no column {lacking[0]!r}")
-        pair = compare_sql.sides(table, shape)
-        buckets = _buckets(self._estimate(table.source))
-        ours, theirs = self._both(*(compare_sql.sums(side, buckets) for side in pair))
-        source_sums = {bucket: (count, total) for bucket, count, total in ours}
-        target_sums = {bucket: (count, total) for bucket, count, total in theirs}
-        unequal = sorted(
-            bucket
-            for bucket in source_sums.keys() | target_sums.keys()
-            if source_sums.get(bucket) != target_sums.get(bucket)
-        )
-        rows = sum(count for count, _ in source_sums.values())
-        return self._look_closer(pair, buckets, unequal, rows)
-
-    def _look_closer(
-        self, pair: tuple[Side, Side], buckets: int, unequal: Sequence[int], rows: int
-    ) -> TableReport:
-        differing = 0
-        differences: list[Difference] = []
-        for start in range(0, len(unequal), _BUCKETS_AT_ONCE):
-            if differing >= self._max:
-                # each bucket that is left differs in at least one row
-                return TableReport(rows, differing + len(unequal) - start, tuple(differences), complete=False)
-            wanted = unequal[start : start + _BUCKETS_AT_ONCE]
-            ours, theirs = self._both(*(compare_sql.hashes(side, buckets, wanted) for side in pair))
-            wrong = _unequal(ours, theirs)
-            differing += sum(each.rows for each in wrong)
-            shown = wrong[: max(0, self._max - len(differences))]
-            differences += self._explain(pair, buckets, wanted, shown)
-        return TableReport(rows, differing, tuple(differences))
-
-    def _explain(
-        self, pair: tuple[Side, Side], buckets: int, wanted: Sequence[int], wrong: Sequence["_Unequal"]
-    ) -> Iterator[Difference]:
-        names = pair[0]
-        changed = [each.key for each in wrong if each.changed and None not in each.key]
-        source_rows, target_rows = {}, {}
-        if changed:
-            ours, theirs = self._both(*(compare_sql.values(side, buckets, wanted, changed) for side in pair))
-            source_rows = {tuple(key): row for key, row in ours}
-            target_rows = {tuple(key): row for key, row in theirs}
-        for each in wrong:
-            named = dict(zip(names.key, each.key, strict=True))
-            if each.key in source_rows:
-                both = zip(names.columns, source_rows[each.key], target_rows[each.key], strict=True)
-                for column, want, have in both:
-                    if want != have:
-                        yield Difference(named, Kind.DIFFERENT, column, want, have)
-                continue
-            if each.missing:
-                yield Difference(named, Kind.MISSING)
-            if each.extra:
-                yield Difference(named, Kind.EXTRA)
-
-    def _both(self, source_query: str, target_query: str) -> tuple[list[Any], list[Any]]:
-        # the two servers work at the same time; their results are small
-        first = self._threads.submit(lambda: self._source.execute(source_query.encode()).fetchall())
-        second = self._threads.submit(lambda: self._target.execute(target_query.encode()).fetchall())
-        return first.result(), second.result()
-
-    def _estimate(self, source: TableName) -> int:
-        row = self._source.execute(
-            "SELECT greatest(reltuples, relpages * 20, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)",
-            [source.sql],
-        ).fetchone()
-        return int(row[0]) if row else 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Unequal:
-    """A key, and how many of its rows only one side has."""
-
-    key: tuple[str | None, ...]
-    missing: int
-    extra: int
-
-    @property
-    def changed(self) -> bool:
-        return self.missing == self.extra == 1
-
-    @property
-    def rows(self) -> int:
-        return max(self.missing, self.extra)
-
-
-def _unequal(
-    ours: Sequence[tuple[list[str | None], int]], theirs: Sequence[tuple[list[str | None], int]]
-) -> list[_Unequal]:
-    # counted, not looked up: where a key is NULL or lost its unique index, several rows may share it
-    source = Counter((tuple(key), hashed) for key, hashed in ours)
-    target = Counter((tuple(key), hashed) for key, hashed in theirs)
-    missing = Counter(key for key, _ in (source - target).elements())
-    extra = Counter(key for key, _ in (target - source).elements())
-    keys = sorted(missing.keys() | extra.keys(), key=lambda key: [(part is None, part or "") for part in key])
-    return [_Unequal(key, missing[key], extra[key]) for key in keys]
-
-
-def _buckets(rows: int) -> int:
-    wanted = max(1, min(_MAX_BUCKETS, rows // _ROWS_A_BUCKET))
-    return 1 << (wanted - 1).bit_length()
