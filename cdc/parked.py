@@ -87,6 +87,12 @@ class Parting:
     blocked: dict[Address, TableName]
     parked: list[ParkedChange] = field(default_factory=list)
     wiped: set[TableName] = field(default_factory=set)
+    _tables: set[TableName] = field(
+        init=False
+    )  # those with parked keys: changes of others need no second look
+
+    def __post_init__(self) -> None:
+        self._tables = set(self.blocked.values())
 
     def copy(self) -> Self:
         """The same, to go on from on trial."""
@@ -108,7 +114,7 @@ class Parting:
 
     def waits(self, change: Change, transaction: Transaction) -> bool:
         """Whether `change` has to wait; it is then parked. Raises KeyUnknownError."""
-        if not self.blocked:
+        if change.relation.table not in self._tables:
             return False
         if change.operation is Operation.TRUNCATE:
             self._wipe(change.relation.table)
@@ -128,6 +134,7 @@ class Parting:
     ) -> None:
         for address in touched:
             self.blocked[address] = change.relation.table
+        self._tables.add(change.relation.table)
         self.parked.append(
             ParkedChange(
                 touched, change, transaction.position, transaction.commit_time, transaction.xid, refusal
@@ -138,6 +145,7 @@ class Parting:
         self.blocked = {address: of for address, of in self.blocked.items() if of != table}
         self.parked = [each for each in self.parked if each.change.relation.table != table]
         self.wiped.add(table)
+        self._tables.discard(table)
 
 
 def addresses(change: Change, keys: Keys) -> tuple[Address, ...]:

@@ -6,7 +6,8 @@ then, if that is refused, one by one. It leaves the table in the same transactio
 keys is taken before any row, as the applier does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,7 @@ from cdc.parked import Address, ParkedChange, Refusal, as_transactions, lots, re
 from cdc.seams import StreamError
 from cdc.sessions import connect
 from cdc.sinks.parking import lock_name
+from cdc.sinks.plans import passes
 from cdc.sinks.postgres import PostgresSink
 
 _PATIENCE = "10s"  # for the stream to come to the end of its target transaction
@@ -69,7 +71,8 @@ class Retried:
 _READ = """
 SELECT stream, id, keys, position::text, xid, commit_time, operation, relation, before, after,
        sqlstate, error, error_column, parked_at
-FROM strangler_cdc.parked WHERE (stream = %(stream)s OR starts_with(stream, %(stream)s || '/')) ORDER BY stream, id
+FROM strangler_cdc.parked WHERE (stream = %(stream)s OR starts_with(stream, %(stream)s || '/'))
+AND (%(keys)s::text[] IS NULL OR keys && %(keys)s) ORDER BY stream, id
 """
 
 
@@ -83,7 +86,12 @@ def read_parked(target: str | psycopg.Connection[Any], *, stream: str) -> tuple[
             return read_parked(connection, stream=stream)
     if not schema.complete(target):
         return ()
-    rows = psycopg.Cursor(target).execute(_READ, {"stream": stream}).fetchall()
+    return _read(target, stream, None)
+
+
+def _read(target: psycopg.Connection[Any], stream: str, keys: list[Address] | None) -> tuple[Lot, ...]:
+    """What is parked of `stream`; with `keys` only what touches one of them."""
+    rows = psycopg.Cursor(target).execute(_READ, {"stream": stream, "keys": keys}).fetchall()
     found: list[Lot] = []
     for name in dict.fromkeys(row[0] for row in rows):
         read = [(row[1], _entry(row), row[-1]) for row in rows if row[0] == name]
@@ -129,7 +137,6 @@ def retry(
     stream: str,
     mapping: Mapping,
     address: Address | None = None,
-    told: Callable[[Retried], None] | None = None,
 ) -> tuple[Retried, ...]:
     """Apply the lot of `address` again, or with None every lot; each in a transaction of its own.
 
@@ -143,16 +150,20 @@ def retry(
     )
     done: list[Retried] = []
     refused: list[Retried] = []
-    while waiting:
-        refused = []
-        for lot in waiting:
-            outcome = _retry(target_dsn, lot, mapping)
-            (refused if outcome.error else done).append(outcome)
-            if told is not None and not outcome.error:
-                told(outcome)
-        if len(refused) == len(waiting):
-            break
-        waiting = [each.lot for each in refused]
+    with ExitStack() as stack:
+        sinks: dict[str, PostgresSink] = {}
+        for name in dict.fromkeys(lot.stream for lot in waiting):
+            sink = sinks[name] = PostgresSink(target_dsn, stream=name, mapping=mapping, applier=False)
+            stack.callback(sink.close)
+            sink.connection.execute(f"SET lock_timeout = '{_PATIENCE}'".encode())
+        while waiting:
+            refused = []
+            for lot in waiting:
+                outcome = _retry(sinks[lot.stream], lot)
+                (refused if outcome.error else done).append(outcome)
+            if len(refused) == len(waiting):
+                break
+            waiting = [each.lot for each in refused]
     return (*done, *refused)
 
 
@@ -172,30 +183,27 @@ def skip(target_dsn: str, lot: Lot) -> int:
     return sum(len(each.numbers) for each in present)
 
 
-def _retry(target_dsn: str, lot: Lot, mapping: Mapping) -> Retried:
-    sink = PostgresSink(target_dsn, stream=lot.stream, mapping=mapping, applier=False)
+def _retry(sink: PostgresSink, lot: Lot) -> Retried:
     connection = sink.connection
+    error = ""
     try:
-        connection.execute(f"SET lock_timeout = '{_PATIENCE}'".encode())
         with connection.transaction():
             _lock(connection, lot)
-            # while we waited the stream may have parked more behind it, or a TRUNCATE have taken it away
             for each in _present(connection, lot):
                 sink.replay(list(as_transactions(each.entries)))
                 _remove(connection, each)
-    except psycopg.errors.LockNotAvailable as error:
-        raise _busy(lot) from error
-    except psycopg.OperationalError as error:
-        if not (error.sqlstate or "").startswith("54"):
+    except psycopg.errors.LockNotAvailable as busy:
+        raise _busy(lot) from busy
+    except StreamError as refused:
+        error = str(refused)
+    except psycopg.Error as refused:
+        if passes(refused):
             raise
-        return Retried(lot, str(error))
-    except StreamError as error:
-        return Retried(lot, str(error))
-    except psycopg.Error as error:  # a deferred constraint, at the commit
-        return Retried(lot, " ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))))
-    finally:
-        sink.close()
-    return Retried(lot)
+        # a deferred constraint, at the commit
+        error = " ".join(filter(None, (refused.diag.message_primary, refused.diag.message_detail)))
+    if error:
+        sink.forget_plans()
+    return Retried(lot, error)
 
 
 def _lock(connection: psycopg.Connection[Any], lot: Lot) -> None:
@@ -205,12 +213,19 @@ def _lock(connection: psycopg.Connection[Any], lot: Lot) -> None:
 
 
 def _present(connection: psycopg.Connection[Any], lot: Lot) -> list[Lot]:
-    """What `lot` has become since it was read: a TRUNCATE takes it away, a key change may join it to another."""
-    return [
-        each
-        for each in read_parked(connection, stream=lot.stream)
-        if each.stream == lot.stream and set(each.numbers) & set(lot.numbers)
-    ]
+    """What `lot` has become since it was read: the stream parks more behind it, a key change may join it to another,
+    a TRUNCATE takes it away.
+    """
+    known: set[Address] = set()
+    touched = set(lot.addresses)
+    found: tuple[Lot, ...] = ()
+    while touched != known:
+        known = touched
+        found = tuple(
+            each for each in _read(connection, lot.stream, sorted(known)) if each.stream == lot.stream
+        )
+        touched = known.union(*(each.addresses for each in found))
+    return [each for each in found if set(each.numbers) & set(lot.numbers)]
 
 
 def _remove(connection: psycopg.Connection[Any], lot: Lot) -> None:

@@ -4,8 +4,9 @@ An alarm is raised when its cause appears and cleared when it is gone; which one
 record, so a new controller neither repeats nor forgets one. What is not known changes nothing.
 
 * `parked`: the target refused changes, their keys wait (`stream.on_refused: park`).
-* `slot`: the source keeps much log for the stream. Raised at `gates.max_retained`, or when half of the server's
-  `max_slot_wal_keep_size` is used up, whichever is less: there must be time to act. Cleared at 80 % of that.
+* `slot`: the source keeps much log for the stream. Raised at `gates.max_retained`, when half of the server's
+  `max_slot_wal_keep_size` is used up, or when as much is kept as the disk has left (where that is known), whichever
+  is least: there must be time to act. Cleared at 80 % of that.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ RAISED = "alarm_raised"
 CLEARED = "alarm_cleared"
 """The ledger's events for an alarm, with its name and text as `alarm` and `reason`."""
 
-_SHARE = 0.5  # of max_slot_wal_keep_size
+_SHARE = 0.5  # of what ends the slot or the disk
 _CLEARED_BELOW = 0.8  # of the limit, so that an alarm does not flutter
 
 
@@ -68,9 +69,13 @@ def _slot(raised: bool, slot: SlotSignal | None, policy: GatePolicy) -> str | No
             f"slot {slot.name} has lost the log that the stream needs (max_slot_wal_keep_size was exceeded): "
             "`strangler reset PLAN`, then begin anew, the snapshot copies everything again"
         )
-    limit, named = policy.max_retained, "gates.max_retained"
-    if slot.keep_at_most is not None and slot.keep_at_most * _SHARE < limit:
-        limit, named = round(slot.keep_at_most * _SHARE), f"{_SHARE:.0%} of max_slot_wal_keep_size"
+    limits = [(policy.max_retained, "gates.max_retained")]
+    if slot.keep_at_most is not None:
+        limits.append((round(slot.keep_at_most * _SHARE), f"{_SHARE:.0%} of max_slot_wal_keep_size"))
+    if slot.disk_free is not None:
+        room = slot.disk_free + slot.retained
+        limits.append((round(room * _SHARE), f"{_SHARE:.0%} of what the source's disk has room for"))
+    limit, named = min(limits)
     if slot.retained < (limit * _CLEARED_BELOW if raised else limit) and slot.status != "unreserved":
         return ""
     left = "" if slot.safe is None else f", {format_bytes(max(0, slot.safe))} until it loses its log"

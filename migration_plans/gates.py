@@ -83,6 +83,7 @@ class SlotSignal:
     status: str = ""
     safe: int | None = None
     keep_at_most: int | None = None
+    disk_free: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Shape in docs/reference/status.md."""
@@ -94,6 +95,7 @@ class SlotSignal:
             "status": self.status,
             "safe": self.safe,
             "keep_at_most": self.keep_at_most,
+            "disk_free": self.disk_free,
         }
 
 

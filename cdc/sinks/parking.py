@@ -239,8 +239,9 @@ class Parking:
 
     def _load(self) -> None:
         rows = self._connection.execute(
-            "SELECT DISTINCT key, source_table FROM strangler_cdc.parked, unnest(keys) AS key WHERE stream = $1",
+            "SELECT DISTINCT key, relation->>'schema', relation->>'name'"
+            " FROM strangler_cdc.parked, unnest(keys) AS key WHERE stream = $1",
             [self._stream],
         ).fetchall()
-        self._blocked = {key: TableName.parse(table) for key, table in rows}
+        self._blocked = {key: TableName(namespace, name) for key, namespace, name in rows}
         self._changes = self._count()

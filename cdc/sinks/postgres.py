@@ -225,6 +225,10 @@ class PostgresSink:
         if schema.complete(self._connection):
             self._connection.execute("DELETE FROM strangler_cdc.parked WHERE stream = $1", [self._stream])
 
+    def forget_plans(self) -> None:
+        """A transaction of the caller's was undone, and the tables staged within it are gone."""
+        self._plans.clear()
+
     def replay(self, transactions: Sequence[Transaction]) -> None:
         """Write the changes of `transactions` again; no position is stored. Raises as `apply` does."""
         self._apply([replace(transaction, more=True) for transaction in transactions])

@@ -144,6 +144,7 @@ class CdcStream:
             status=found.status,
             safe=found.safe,
             keep_at_most=found.keep_at_most,
+            disk_free=found.disk_free,
         )
 
     def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:

@@ -70,5 +70,7 @@ def test_what_a_dead_reader_keeps_is_seen(shop: Shop) -> None:
     assert seen.retained > 5_000_000
     assert seen.status == "reserved"
     assert seen.keep_at_most == 2 * 1024**3  # the setting of this server
+    assert seen.disk_free is not None  # the server is on this machine, and we are its superuser
+    assert seen.disk_free > 0
     assert seen.safe is not None
     assert seen.keep_at_most - 100_000_000 < seen.safe + seen.retained < seen.keep_at_most + 100_000_000

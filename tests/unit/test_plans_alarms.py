@@ -15,6 +15,7 @@ NONE: frozenset[AlarmName] = frozenset()
 
 def test_all_well_is_no_alarm() -> None:
     assert alarms(NONE, STREAM, SLOT, POLICY) == {}
+    assert alarms(NONE, STREAM, replace(SLOT, retained=400, disk_free=500, keep_at_most=820), POLICY) == {}
     assert alarms(frozenset(AlarmName), STREAM, replace(SLOT, retained=0), POLICY) == {}
 
 
@@ -39,6 +40,7 @@ def test_parked_keys(parked: int, said: str) -> None:
         (replace(SLOT, retained=1_000, active=False), "nobody reads it"),
         (replace(SLOT, retained=1_000, safe=500), "500 B until it loses its log"),
         (replace(SLOT, retained=400, keep_at_most=800), "50% of max_slot_wal_keep_size"),
+        (replace(SLOT, retained=400, disk_free=390), "50% of what the source's disk has room for"),
         (replace(SLOT, retained=0, status="unreserved"), "the source keeps"),
         (replace(SLOT, retained=0, status="lost"), "strangler reset"),
     ],
