@@ -26,11 +26,11 @@ speedups: $(STAMP) ## Compile the data paths of proxy and change stream to C (ne
 	@$(BIN)/python -m strangler_proxy.speedups
 	@$(BIN)/python -m cdc.speedups
 
-demo: setup ## Move the shop's catalogue to a service, with a fault on the way; ENGINE=envoy: Envoy carries the traffic
-	@$(BIN)/strangler demo $(if $(ENGINE),--engine $(ENGINE))
+demo: setup ## Move the shop's catalogue to a service, with a fault on the way; ENGINE=envoy, CDC=kafka: others carry traffic and changes
+	@$(BIN)/strangler demo $(if $(ENGINE),--engine $(ENGINE)) $(if $(CDC),--cdc $(CDC))
 
 up: setup ## Start the shop, the service, the change stream, the proxy and the controller; print the URLs (ENGINE=envoy too)
-	@$(BIN)/strangler up $(if $(ENGINE),--engine $(ENGINE))
+	@$(BIN)/strangler up $(if $(ENGINE),--engine $(ENGINE)) $(if $(CDC),--cdc $(CDC))
 
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down

@@ -130,7 +130,8 @@ def connector_config(
         "skipped.operations": "none",  # TRUNCATE is skipped unless told
         "tombstones.on.delete": "true",
         "provide.transaction.metadata": "true",
-        "heartbeat.interval.ms": "500",
+        "poll.interval.ms": "10",  # half a second unless told: every change would wait for it
+        "heartbeat.interval.ms": "250",
         # the log of other databases moves the slot only past a change of this one; it needs no table
         "heartbeat.action.query": "SELECT pg_logical_emit_message(true, 'strangler-heartbeat', '')",
         "slot.max.retries": "3",

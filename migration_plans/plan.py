@@ -54,14 +54,26 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
+class KafkaNames:
+    """Where changes travel when Debezium carries them: the variables that hold the addresses, and the topic."""
+
+    bootstrap_env: str
+    connect_env: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
-    """The change stream: its names in the databases, and what happens to a change that the target refuses."""
+    """The change stream: its names in the databases, and what happens to a change that the target refuses. `kafka` is
+    None when it reads the write-ahead log itself.
+    """
 
     slot: str
     publication: str
     role: str
     on_refused: OnRefused = OnRefused.STOP
     max_parked: int = 1_000
+    kafka: KafkaNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +168,7 @@ class _Strict(BaseModel):
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 def _percent(value: object) -> Decimal:
@@ -236,7 +249,20 @@ class _Ledger(_Strict):
     dsn_env: Variable = "STRANGLER_LEDGER_DSN"
 
 
+class _Kafka(_Strict):
+    bootstrap_env: Variable = Field(
+        "STRANGLER_KAFKA", description="variable with the brokers, host:port,host:port"
+    )
+    connect_env: Variable = Field("STRANGLER_CONNECT", description="variable with the URL of Kafka Connect")
+    topic: Topic | None = Field(None, description="topic of the stream's own; the slot's name unless said")
+
+
 class _Stream(_Strict):
+    source: Literal["slot", "kafka"] = Field(
+        "slot",
+        description="where changes are read: the write-ahead log, or what Debezium writes of it into Kafka",
+    )
+    kafka: _Kafka = _Kafka()
     slot: Name
     publication: Name
     role: Name = "cdc"
@@ -441,6 +467,19 @@ def _mapping_problems(data: Mapping[str, Any], places: Places) -> list[Problem]:
     return []
 
 
+def _stream(parsed: _Stream) -> Stream:
+    names = parsed.kafka
+    kafka = KafkaNames(names.bootstrap_env, names.connect_env, names.topic or parsed.slot)
+    return Stream(
+        slot=parsed.slot,
+        publication=parsed.publication,
+        role=parsed.role,
+        on_refused=OnRefused(parsed.on_refused),
+        max_parked=parsed.max_parked,
+        kafka=kafka if parsed.source == "kafka" else None,
+    )
+
+
 def _order_problems(parsed: _PlanFile, places: Places) -> Iterator[Problem]:
     stages = [_kind_and_percent(stage) for stage in parsed.stages]
     if stages[0].kind is not Kind.PREPARE:
@@ -491,7 +530,7 @@ def _freeze(
         ledger_env=parsed.ledger.dsn_env,
         source=Database(**parsed.databases.source.model_dump()),
         target=Database(**parsed.databases.target.model_dump()),
-        stream=Stream(**{**parsed.stream.model_dump(), "on_refused": OnRefused(parsed.stream.on_refused)}),
+        stream=_stream(parsed.stream),
         mapping=mapping,
         stages=tuple(PlannedStage(_kind_and_percent(stage), stage.over(base)) for stage in parsed.stages),
         limits=Limits(**rollback.model_dump(exclude={"retry"})),

@@ -66,6 +66,11 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--engine", type=click.Choice(["python", "envoy"]), default="python", show_default=True,
             help="What carries the traffic. What Envoy has not is left out of a copy of the routes file.",
         ),
+        click.option(
+            "--cdc", type=click.Choice(["slot", "kafka"]), default="slot", show_default=True,
+            help="What carries the changes: the write-ahead log read directly, or Debezium and Kafka, started "
+            "as well (Java 17 and Maven are needed).",
+        ),
         click.option("--products", type=click.IntRange(1), default=Seed().products, show_default=True),
         click.option("--users", type=click.IntRange(1), default=Seed().users, show_default=True),
         click.option("--orders", type=click.IntRange(0), default=Seed().orders, show_default=True),
@@ -95,8 +100,8 @@ def default_plan() -> Path:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
 def up(
-    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, products: int, users: int,
-    orders: int, seed: int, foreground: bool, reset: bool, yes: bool, as_json: bool, **ports: int | None,
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, cdc: str, products: int,
+    users: int, orders: int, seed: int, foreground: bool, reset: bool, yes: bool, as_json: bool, **ports: int | None,
 ) -> None:  # fmt: skip
     """Start the shop, the service, the change stream, the proxy and the controller.
 
@@ -108,6 +113,7 @@ def up(
       strangler up --foreground --products 10000
       strangler up --dsn postgresql://postgres@localhost/postgres
       strangler up --engine envoy
+      strangler up --cdc kafka
       strangler up --reset --yes
     """
     layout = Layout(var.resolve())
@@ -121,6 +127,7 @@ def up(
         plan=(plan or default_plan()).resolve(),
         postgres_dsn=dsn,
         engine=engine,
+        cdc=cdc,
         fresh=reset,
     )
     say = _quiet if as_json else _say
@@ -200,9 +207,9 @@ def down(*, var: Path, wipe: bool, yes: bool, as_json: bool) -> None:
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the story goes to stderr.")
 def demo(
-    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, products: int, users: int,
-    orders: int, seed: int, rate: float | None, seconds_per_stage: float, keep: bool, plain: bool, as_json: bool,
-    **ports: int | None,
+    *, var: Path, dsn: str | None, routes: Path | None, plan: Path | None, engine: str, cdc: str, products: int,
+    users: int, orders: int, seed: int, rate: float | None, seconds_per_stage: float, keep: bool, plain: bool,
+    as_json: bool, **ports: int | None,
 ) -> None:  # fmt: skip
     """Move the shop's catalogue to its service under traffic, with a fault on the way, and judge the run.
 
@@ -215,6 +222,7 @@ def demo(
       strangler demo
       strangler demo --seconds-per-stage 10 --rate 60
       strangler demo --engine envoy
+      strangler demo --cdc kafka
       strangler demo --json > report.json
     """
     # only the demo needs matplotlib and the rest
@@ -228,6 +236,7 @@ def demo(
         plan=(plan or default_plan()).resolve(),
         dsn=dsn,
         engine=engine,
+        cdc=cdc,
         seconds_per_stage=seconds_per_stage,
     )
     try:

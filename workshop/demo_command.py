@@ -34,6 +34,7 @@ def stack_config(
     plan: Path,
     dsn: str | None,
     engine: str,
+    cdc: str,
     seconds_per_stage: float,
 ) -> StackConfig:
     """The demo's stack: fresh data, the usual ports where they are free, gates that suit a minute.
@@ -59,6 +60,7 @@ def stack_config(
         ),
         postgres_dsn=dsn,
         engine=engine,
+        cdc=cdc,
         durable=False,
         expose_arm=True,
         fresh=True,

@@ -36,6 +36,8 @@ from workshop.children import end_with_parent
 from workshop.postgres import free_port
 
 _CONFIG = Path(__file__).resolve().parents[1] / "deploy" / "kafka"
+JARS = Path("var/kafka")
+"""Where the jars lie unless told, below the current directory."""
 _OLDEST_JAVA = 17
 _MEGABYTES = 400
 _TAIL = 15
@@ -397,7 +399,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m workshop.kafka", description="Kafka and Connect without Docker."
     )
     parser.add_argument("what", choices=["up", "down", "jars"])
-    parser.add_argument("--directory", type=Path, default=Path("var/kafka"))
+    parser.add_argument("--directory", type=Path, default=JARS)
     parser.add_argument("--port", type=int, default=9092)
     parser.add_argument("--connect-port", type=int, default=8083)
     parser.add_argument("--peer", action="store_true", help="jars: also Debezium's JDBC sink")

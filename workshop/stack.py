@@ -11,6 +11,7 @@ needs: the catalogue service never sees the shop's password. Ports are checked b
 import asyncio
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,12 @@ from pathlib import Path
 
 import psycopg
 
+from cdc.connect import PASSWORD_VARIABLE
 from migration_plans.plan import load_plan
 from strangler_proxy.edit import set_percent
 from strangler_proxy.routes import load_routes
 from workshop import databases, secrets_file
+from workshop.kafka import JARS, ConnectWorker, KafkaBroker, KafkaError, jars
 from workshop.layout import Layout, Ports, Seed
 from workshop.postgres import EmbeddedPostgres, PostgresError
 from workshop.probe import Probe, has_spoken, http_ready
@@ -45,8 +48,8 @@ class StackConfig:
     """What to bring up. `postgres_dsn` names a server of yours, None means the embedded one.
 
     `plan_settings` are `--set` options for the controller; `durable=False` lets the embedded server skip
-    fsync. `engine` carries the traffic: `python` or `envoy`. Where the ports or the engine ask for it, the stack
-    runs on a copy of `routes` fitted to them.
+    fsync. `engine` carries the traffic: `python` or `envoy`; `cdc` the changes: `slot` or `kafka`. Where the ports or
+    the engine ask for it, the stack runs on a copy of `routes` fitted to them.
     """
 
     layout: Layout
@@ -59,6 +62,7 @@ class StackConfig:
     durable: bool = True
     proxy_workers: int = 2
     engine: str = "python"
+    cdc: str = "slot"
     expose_arm: bool = False
     fresh: bool = False
 
@@ -93,6 +97,50 @@ class Stack:
             "monolith": f"http://127.0.0.1:{ports.monolith}/",
             "catalogue": f"http://127.0.0.1:{ports.catalog}/api/products/",
         }
+
+
+class JavaUnit:
+    """The broker or Connect as something the supervisor keeps running."""
+
+    deadline = 90.0
+    essential = True
+
+    def __init__(self, server: KafkaBroker | ConnectWorker) -> None:
+        self.server = server
+
+    @property
+    def name(self) -> str:
+        """`kafka` or `connect`."""
+        return self.server.name
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.server.log
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self.server.pid
+
+    def spawn(self) -> None:
+        """Start it. Raises StackError."""
+        try:
+            self.server.spawn()
+        except KafkaError as error:
+            raise StackError(str(error), remedy=f"read {self.log}") from error
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self.server.exit_code
+
+    async def not_ready(self) -> str | None:
+        """Why it cannot serve yet."""
+        return await asyncio.to_thread(self.server.not_ready)
+
+    async def stop(self) -> None:
+        """In good order."""
+        await asyncio.to_thread(self.server.stop)
 
 
 class PostgresUnit:
@@ -170,11 +218,12 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     elif config.fresh and any(group.percent for group in groups.values()):
         moved = [name for name, group in groups.items() if group.percent]
         set_percent(routes, dict.fromkeys(moved, Decimal(0)))  # the data it spoke of are gone
+    kafka = await _kafka(config, supervisor, secrets) if config.cdc == "kafka" else {}
     stack = Stack(
         config=config,
         admin_dsn=admin_dsn,
         routes=routes,
-        environment=_environment(config, secrets, routes=routes, host=host, port=port),
+        environment={**_environment(config, secrets, routes=routes, host=host, port=port), **kafka},
         demo_password=secrets["demo_password"],
     )
     _write_environment(config.layout.environment, stack.environment)
@@ -209,6 +258,28 @@ async def _postgres(config: StackConfig, supervisor: Supervisor) -> tuple[str, s
     if host.startswith("/"):  # a Unix socket directory: the roles come over TCP, with their passwords
         host = "127.0.0.1"
     return config.postgres_dsn, host, int(info.get("port") or 5432)
+
+
+async def _kafka(
+    config: StackConfig, supervisor: Supervisor, secrets: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Start broker and Connect; the variables by which the change stream finds them."""
+    directory = config.layout.var / "kafka"
+    supervisor.say("kafka", "fetching", "Kafka and Debezium are fetched by Maven, where they are not yet")
+    try:
+        found = await asyncio.to_thread(jars, JARS)
+    except KafkaError as error:
+        raise StackError(str(error)) from error
+    if config.fresh:
+        for name in ("kafka", "connect"):
+            await asyncio.to_thread(shutil.rmtree, directory / name, ignore_errors=True)
+    broker = KafkaBroker(directory / "kafka", found)
+    await supervisor.start(JavaUnit(broker))
+    worker = ConnectWorker(
+        directory / "connect", found, broker=broker.address, environment={PASSWORD_VARIABLE: secrets["cdc"]}
+    )
+    await supervisor.start(JavaUnit(worker))
+    return {"STRANGLER_KAFKA": broker.address, "STRANGLER_CONNECT": worker.url}
 
 
 async def _shop(programs: "_Programs", supervisor: Supervisor) -> None:
@@ -306,21 +377,24 @@ class _Programs:
     def change_stream(self) -> Program:
         stream = self._strangler(
             "change-stream",
-            ["cdc", "run", str(self._config.plan)],
+            ["cdc", "run", str(self._config.plan), *self._settings()],
             self.stack.environment,
             has_spoken(self._config.layout.log("change-stream")),
         )
         return replace(stream, essential=False)
 
     def controller(self) -> Program:
-        settings = [text for setting in self._config.plan_settings for text in ("--set", setting)]
         controller = self._strangler(
             "controller",
-            ["controller", str(self._config.plan), *settings],
+            ["controller", str(self._config.plan), *self._settings()],
             self.stack.environment,
             _controls(self.stack.environment["STRANGLER_LEDGER_DSN"]),
         )
         return replace(controller, essential=False)
+
+    def _settings(self) -> list[str]:
+        settings = (*self._config.plan_settings, f"stream.source={self._config.cdc}")
+        return [text for setting in settings for text in ("--set", setting)]
 
     def _strangler(
         self, name: str, arguments: Sequence[str], env: Mapping[str, str], probe: Probe

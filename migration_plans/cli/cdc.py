@@ -64,7 +64,7 @@ def run(*, session: Session, now: bool) -> None:
         _await_stage(session, stop)
     if stop.is_set():
         return
-    config = CdcStream(session.plan).config()
+    config = CdcStream(session.plan).running_config()
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

@@ -4,11 +4,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 
+from cdc.connect import KafkaSettings, forget
 from cdc.findings import Finding
 from cdc.meter import Phase
 from cdc.pipeline import StreamConfig, StreamError
@@ -16,6 +17,7 @@ from cdc.preflight import check as preflight
 from cdc.prepare import PrepareError, prepare, teardown
 from cdc.release import read_parked, target_keys
 from cdc.retention import read_retention
+from cdc.seams import AwayError
 from cdc.sessions import connect
 from cdc.status import CdcStatus, read_status
 from cdc.verify import Difference, VerifyError, VerifyProgress, VerifyReport, verify
@@ -67,6 +69,10 @@ class CdcStream:
             on_refused=self.plan.stream.on_refused,
             max_parked=self.plan.stream.max_parked,
         )
+
+    def running_config(self) -> StreamConfig:
+        """The same, with where the changes travel. Raises MissingVariableError."""
+        return replace(self.config(), kafka=self._kafka)
 
     def check(self) -> list[dict[str, Any]]:
         """Ask both databases whether the mapping works: severity, place in the plan and text of each
@@ -161,7 +167,10 @@ class CdcStream:
 
     def teardown(self) -> None:
         """Remove slot, publication and schema. Raises ChangeStreamError, also while the stream still runs."""
+        kafka = self._kafka
         with _reachable("the databases"):
+            if kafka is not None:
+                forget(kafka, name=self.plan.stream.slot)
             teardown(
                 self.plan.mapping,
                 slot=self.plan.stream.slot,
@@ -171,6 +180,17 @@ class CdcStream:
                 target_owner_dsn=variable(self.plan.target.owner_dsn_env, what="the owner of the target"),
                 empty_target=True,
             )
+
+    @property
+    def _kafka(self) -> KafkaSettings | None:
+        names = self.plan.stream.kafka
+        if names is None:
+            return None
+        return KafkaSettings(
+            variable(names.bootstrap_env, what="the brokers of Kafka"),
+            variable(names.connect_env, what="Kafka Connect"),
+            names.topic,
+        )
 
     @property
     def _source(self) -> str:
@@ -240,5 +260,5 @@ def _reachable(what: str) -> Iterator[None]:
     except psycopg.Error as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ChangeStreamError(f"{what} of the change stream: {first}") from error
-    except (StreamError, VerifyError) as error:
+    except (AwayError, StreamError, VerifyError) as error:
         raise ChangeStreamError(str(error)) from error
