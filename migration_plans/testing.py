@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from chassis.problems import InvalidFileError
-from migration_plans.drivers.change_stream import ChangeStreamError, Comparison, Progress
+from migration_plans.drivers.change_stream import (
+    PLAIN_WISH,
+    ChangeStreamError,
+    CompareWish,
+    Comparison,
+    Progress,
+)
 from migration_plans.drivers.routes import RoutesFact
 from migration_plans.gates import SlotSignal, StreamSignal
 from migration_plans.proxy_admin import ProxyStatus, Worker
@@ -285,7 +291,13 @@ class FakeChangeStream:
         """What the fields say, fresh."""
         return SlotSignal(self.now(), "fake", exists=True, active=self.streaming, retained=self.retained)
 
-    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+    def compare(
+        self,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+        *,
+        wish: CompareWish = PLAIN_WISH,
+    ) -> Comparison:
         """What the fields say. A `slow` one says nothing until it is stopped."""
         self.calls.append("compare")
         if self.slow and stop is not None:

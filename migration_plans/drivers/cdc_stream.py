@@ -20,13 +20,16 @@ from cdc.retention import read_retention
 from cdc.seams import AwayError
 from cdc.sessions import connect
 from cdc.status import CdcStatus, read_status
-from cdc.verify import Difference, VerifyError, VerifyProgress, VerifyReport, verify
+from cdc.verify import Limits, VerifyError, VerifyProgress, verify
 from migration_plans.drivers.change_stream import (
+    PLAIN_WISH,
     ChangeStreamError,
+    CompareWish,
     Comparison,
     PreflightRefusedError,
     Progress,
 )
+from migration_plans.drivers.comparison import comparison, progress_of
 from migration_plans.gates import SlotSignal, StreamSignal
 from migration_plans.plan import Plan, variable
 
@@ -153,17 +156,30 @@ class CdcStream:
             disk_free=found.disk_free,
         )
 
-    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+    def compare(
+        self,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+        *,
+        wish: CompareWish = PLAIN_WISH,
+    ) -> Comparison:
         """Compare both sides at one position while writes go on. Raises ChangeStreamError, also when `stop` is set."""
 
         def told(seen: VerifyProgress) -> None:
             if progress is not None:
-                progress(seen.table, seen.tables_done, seen.tables, seen.rows)
+                progress(progress_of(seen, values=wish.values))
 
         with _reachable("the databases"):
-            report = verify(self.config(), on_progress=told, stop=stop)
+            report = verify(
+                self.config(),
+                on_progress=told,
+                stop=stop,
+                tables=wish.tables,
+                limits=Limits(rate=wish.rate),
+                resume=not wish.fresh,
+            )
             parked = read_parked(self._target, stream=self.plan.stream.slot)
-        return _comparison(report, target_keys(parked, self.plan.mapping))
+        return comparison(report, target_keys(parked, self.plan.mapping), values=wish.values)
 
     def teardown(self) -> None:
         """Remove slot, publication and schema. Raises ChangeStreamError, also while the stream still runs."""
@@ -207,50 +223,6 @@ class CdcStream:
             **problem.as_dict(),
             "text": f"{finding.severity.value}: {problem}",
         }
-
-
-def _comparison(report: VerifyReport, parked: frozenset[tuple[str, tuple[str, ...]]]) -> Comparison:
-    tables: dict[str, Any] = {}
-    known = 0
-    for name, table in report.tables.items():
-        waiting = {_key(each) for each in table.differences if (name, _key(each)) in parked}
-        known += len(waiting)
-        tables[name] = {
-            "rows": table.rows,
-            "differing": table.differing,
-            "parked": len(waiting),
-            "complete": table.complete,
-            "differences": [_difference(each, parked=_key(each) in waiting) for each in table.differences],
-        }
-    detail = {
-        "position": str(report.position),
-        "tables": tables,
-        "applier_held_ms": round(report.applier_held_ms, 3),
-        "seconds": round(report.seconds, 3),
-    }
-    return Comparison(str(report.position), report.rows, report.differing, detail, known)
-
-
-def _key(each: Difference) -> tuple[str | None, ...]:
-    return tuple(each.key.values())
-
-
-def _difference(each: Difference, *, parked: bool) -> dict[str, Any]:
-    key = ", ".join(f"{name}={value}" for name, value in each.key.items())
-    text = f"{key} is {each.kind.value}"
-    if each.column:
-        text = f"{key}, column {each.column}: {each.source!r} in the source, {each.target!r} in the target"
-    if parked:
-        text += " (parked: the target refused a change, `strangler cdc parked PLAN` says why)"
-    return {
-        "key": dict(each.key),
-        "kind": each.kind.value,
-        "column": each.column,
-        "source": each.source,
-        "target": each.target,
-        "parked": parked,
-        "text": text,
-    }
 
 
 @contextmanager

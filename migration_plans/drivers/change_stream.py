@@ -24,8 +24,40 @@ class Comparison:
     parked: int = 0
 
 
-Progress = Callable[[str, int, int, int], None]
-"""Told the table just compared, tables done, tables in all, rows so far."""
+@dataclass(frozen=True, slots=True)
+class CompareProgress:
+    """Part of `table` has been compared: `rows` of about `expected` rows so far, `resumed` of them by an earlier
+    process, in `tables_done` of `tables` tables. `found`: differences proved since the last progress. `waiting`:
+    why the comparison pauses, if it does.
+    """
+
+    table: str
+    tables_done: int
+    tables: int
+    rows: int
+    expected: int = 0
+    resumed: int = 0
+    round: int = 1
+    position: str = ""
+    found: tuple[dict[str, Any], ...] = ()
+    waiting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWish:
+    """How to compare. `tables`: only these (names of either side). `rate`: at most so many rows a second. `fresh`:
+    begin anew where an earlier comparison was cut off. `values`: tell what differs, not only that it does.
+    """
+
+    tables: tuple[str, ...] = ()
+    rate: float | None = None
+    fresh: bool = False
+    values: bool = False
+
+
+PLAIN_WISH = CompareWish()
+
+Progress = Callable[[CompareProgress], None]
 
 
 class PreflightRefusedError(Exception):
@@ -57,7 +89,13 @@ class ChangeStream(Protocol):
         """What the source keeps for its slot."""
         ...
 
-    def compare(self, progress: Progress | None = None, stop: threading.Event | None = None) -> Comparison:
+    def compare(
+        self,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+        *,
+        wish: CompareWish = PLAIN_WISH,
+    ) -> Comparison:
         """Compare both sides at one position while writes go on; ends soon after `stop` is set."""
         ...
 

@@ -165,6 +165,7 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
         "differing": 0,
         "parked": 0,
         "complete": True,
+        "passed": 0,
         "differences": [],
     }
     with psycopg.connect(shop.environment["CATALOG_DATABASE_URL"]) as connection:
@@ -173,6 +174,13 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     assert spoilt.returncode == 4
     assert "item_id=9" in spoilt.stdout
     assert "title" in spoilt.stdout
+    assert "spoilt" not in spoilt.stdout
+    shown = shop.run("verify", "plan.yaml", "--table", "item", "--show-values")
+    assert "'spoilt' in the target" in shown.stdout
+    lines = shop.run("verify", "plan.yaml", "--json-lines", "--rate", "1000000")
+    told = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert [each["event"] for each in told if each["event"] != "progress"] == ["difference", "compared"]
+    assert shop.run("verify", "plan.yaml", "--table", "nowhere").returncode == 6
     assert shop.json("cdc", "status", "plan.yaml")["phase"] == "streaming"
 
     back = shop.json("rollback", "plan.yaml", "--reason", "reviews look odd")
