@@ -127,34 +127,70 @@ def without(rows: Held, parked: set[Address]) -> Held:
     batch=st.integers(1, 8),
     repaired_after=st.integers(0, 8),
 )
-@settings(deadline=None, max_examples=80, suppress_health_check=FIXTURE)
+@settings(deadline=None, max_examples=60, suppress_health_check=FIXTURE)
 def test_what_is_not_parked_is_right_at_once_and_the_rest_after_a_retry(
     database: str, history: list[Transaction], batch: int, repaired_after: int
 ) -> None:
     with made(database) as target:
         target.run(REFUSE)
         sink = target.sink()
-        broken = True
         try:
-            for start in range(0, len(history), batch):
-                seen = history[: start + batch]
-                sink.apply(history[start : start + batch])
-                if seen[-1].more:
-                    continue
-                parked = target.parked()
-                assert without(target.held(), parked) == without(meaning(seen), parked)
-                assert sink.position() == seen[-1].position
-                if broken and start // batch >= repaired_after:
-                    target.run(REPAIR)
-                    broken = False
-                target.retry()  # beside the stream, which learns of it
-            if broken:
-                target.run(REPAIR)
-            assert target.retry() == []
-            assert target.parked() == set()
-            assert target.held() == meaning(history)
+            play(target, sink, history, batch=batch, repaired_after=repaired_after, repair=REPAIR)
         finally:
             sink.close()
+
+
+@given(history=histories(), batch=st.integers(1, 8), repaired_after=st.integers(0, 8))
+@settings(deadline=None, max_examples=40, suppress_health_check=FIXTURE)
+def test_the_same_where_constraints_are_asked_at_the_end_of_a_transaction(
+    database: str, history: list[Transaction], batch: int, repaired_after: int
+) -> None:
+    with made(database) as target:
+        target.run("ALTER TABLE copy_stock ADD CONSTRAINT one UNIQUE (name) DEFERRABLE INITIALLY DEFERRED")
+        target.run("ALTER TABLE copy_product ADD CONSTRAINT no_a CHECK (name <> 'a')")
+        sink = target.sink()
+        as_plain_role(sink)
+        repair = "ALTER TABLE copy_stock DROP CONSTRAINT one; ALTER TABLE copy_product DROP CONSTRAINT no_a"
+        try:
+            play(target, sink, history, batch=batch, repaired_after=repaired_after, repair=repair)
+        finally:
+            sink.close()
+
+
+def play(
+    target: Target,
+    sink: PostgresSink,
+    history: Sequence[Transaction],
+    *,
+    batch: int,
+    repaired_after: int,
+    repair: str,
+) -> None:
+    """Apply `history`, with a retry after each batch; the cause is repaired after some, or at the end."""
+    broken = True
+    for start in range(0, len(history), batch):
+        seen = history[: start + batch]
+        sink.apply(history[start : start + batch])
+        if seen[-1].more:
+            continue
+        parked = target.parked()
+        assert without(target.held(), parked) == without(meaning(seen), parked)
+        assert sink.position() == seen[-1].position
+        if broken and start // batch >= repaired_after:
+            target.run(repair)
+            broken = False
+        target.retry()  # beside the stream, which learns of it
+    if broken:
+        target.run(repair)
+    assert target.retry() == []
+    assert target.parked() == set()
+    assert target.held() == meaning(history)
+
+
+def as_plain_role(sink: PostgresSink) -> None:
+    """As a role that may not switch constraint triggers off."""
+    sink.replica_role = False
+    sink.connection.execute("RESET session_replication_role")
 
 
 def at(number: int, *changes: Change, more: bool = False) -> Transaction:
@@ -244,8 +280,7 @@ def test_a_key_that_is_skipped_goes_on_with_its_next_change(target: Target) -> N
 def test_deferred_constraints_park_the_change_that_breaks_them(target: Target) -> None:
     target.run("ALTER TABLE copy_stock ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED")
     sink = target.sink()
-    sink.replica_role = False  # as a role that may not switch constraint triggers off
-    sink.connection.execute("RESET session_replication_role")
+    as_plain_role(sink)
     # a swap is fine at its end, though not in the middle
     sink.apply([at(1, put(1, "a"), put(2, "b"))])
     sink.apply([at(2, put(1, "b", was=1), put(2, "a", was=2), put(3, "c"), put(4, "c"), put(5, "e"))])
