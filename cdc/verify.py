@@ -32,7 +32,7 @@ from cdc.verify_align import STOPPED, VerifyError, align
 from cdc.verify_chunk import ChunkComparison, Difference, Kind
 from cdc.verify_memory import Memory, fingerprint
 from cdc.verify_order import choose_order, read_collations
-from cdc.verify_pace import Limits, must_wait, next_chunk, pause_after, remembered
+from cdc.verify_pace import Limits, first_chunk, must_wait, next_chunk, pause_after, remembered
 from cdc.verify_table import TableReport, TableWork
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "verify",
 ]
 
-_FIRST_CHUNK = 10_000  # rows
 _ROUND_SECONDS = 30.0
 _SAVE_EVERY = 1.0  # seconds
 _LOOK_AT_LAG_EVERY = 1.0  # seconds
@@ -192,7 +191,7 @@ class _Run:
         self._rounds = 0
         self._held_ms = 0.0
         self._resumed = 0
-        self._chunk = _FIRST_CHUNK
+        self._chunk = first_chunk(self._limits)
         self._answers: tuple[float, ...] = ()
         self._saved_at = self._looked_at = time.monotonic()
 

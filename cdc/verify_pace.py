@@ -13,17 +13,18 @@ _SLOW_TIMES = 5.0  # so many times the calm answer is slow
 _AT_MOST = 9.0  # pauses are at most so many times the work: one tenth of the speed
 _REMEMBERED = 20
 _CHUNK_SECONDS = 0.25
-_CHUNK_ROWS = (1_000, 100_000)
+_FIRST_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`rate`: rows a second, both sides looked at together being one row; None is no limit. `max_lag`: seconds the
-    stream may be behind before the comparison waits for it.
+    stream may be behind before the comparison waits for it. `chunk`: fewest and most rows of a stretch.
     """
 
     rate: float | None = None
     max_lag: float = 5.0
+    chunk: tuple[int, int] = (1_000, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,14 @@ def must_wait(limits: Limits, lag: float | None) -> str:
     return f"the stream is {lag:.1f} s behind (at most {limits.max_lag:g} s while comparing)"
 
 
+def first_chunk(limits: Limits) -> int:
+    """Rows of the first stretch."""
+    return min(_FIRST_CHUNK, limits.chunk[1])
+
+
 def next_chunk(limits: Limits, *, rows: int, took: float) -> int:
     """Rows of the next stretch, after one of `rows` took `took` seconds: a quarter of a second's work."""
-    least, most = _CHUNK_ROWS
+    least, most = limits.chunk
     if limits.rate:
         most = max(least, min(most, int(limits.rate)))
     # not more than fourfold at once: the next rows may be larger
