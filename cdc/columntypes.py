@@ -1,12 +1,13 @@
 """Source tables as Debezium's decoder needs them: the relation, and what each column is made of below its domains."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 
 from cdc.changes import TableName
-from cdc.decode.debezium import ColumnType, Table
+from cdc.decode.debezium import Table
+from cdc.decode.debezium_values import ColumnType
 from cdc.tableshape import read_shape
 
 _TYPES = """
@@ -22,15 +23,17 @@ FROM made JOIN pg_type t ON t.oid = made.type AND t.typtype <> 'd'
 """
 
 
-def read_tables(connection: psycopg.Connection[Any], tables: Iterable[TableName]) -> dict[TableName, Table]:
-    """Those of `tables` that the database of `connection` has."""
+def read_tables(
+    connection: psycopg.Connection[Any], tables: Mapping[TableName, frozenset[str]]
+) -> dict[TableName, Table]:
+    """Those of `tables` that the database of `connection` has. Of each: the columns that its mapping ignores."""
     found: dict[TableName, Table] = {}
-    for name in tables:
+    for name, ignored in tables.items():
         shape = read_shape(connection, name)
         if shape is None:
             continue
         rows = psycopg.Cursor(connection).execute(_TYPES, [name.sql]).fetchall()
         types = {column: ColumnType(oid, modifier, element) for column, oid, modifier, element in rows}
         relation = shape.relation()
-        found[name] = Table(relation, tuple(types[column.name] for column in relation.columns))
+        found[name] = Table(relation, tuple(types[column.name] for column in relation.columns), ignored)
     return found

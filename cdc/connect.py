@@ -127,6 +127,7 @@ def connector_config(
         "binary.handling.mode": "hex",
         "interval.handling.mode": "string",
         "hstore.handling.mode": "json",
+        "include.unknown.datatypes": "true",  # or columns of such types are missing or NULL without a word
         "skipped.operations": "none",  # TRUNCATE is skipped unless told
         "tombstones.on.delete": "true",
         "provide.transaction.metadata": "true",

@@ -321,7 +321,10 @@ def _source(config: StreamConfig) -> Source:
 
 def _tables(config: StreamConfig) -> dict[TableName, Table]:
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
-        return read_tables(source, config.mapping.sources())
+        return read_tables(
+            source,
+            {table.source: frozenset(name for name, _ in table.ignored) for table in config.mapping.tables},
+        )
 
 
 def connector(config: StreamConfig, kafka: KafkaSettings) -> dict[str, str]:

@@ -234,6 +234,8 @@ def column(type_: ColumnType, modes: Modes, where: str) -> Column:
             type_.element == BYTEA and modes.binaries is not Binaries.HEX
         )
         return Column(_array(type_, modes, where), blurred=not marked)
+    if _is_plain(type_.oid):
+        return Column(_plain(modes.placeholder, where))
     return Column(
         _guarded(_scalar(type_, modes), where), blurred=type_.oid == BIT and type_.modifier > _LARGE_BITS
     )
@@ -291,36 +293,46 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
             return lambda value: _bits(value, width)
         case 600:
             return lambda value: b"(%b,%b)" % (float8_text(value["x"]), float8_text(value["y"]))
-        case oid if oid in _PLAIN or oid >= FIRST_USER_TYPE:
-            return lambda value: _plain(value, mark)
+        case oid if _is_plain(oid):
+            return _plain(mark, "an element")
         case _:
             return _opaque(modes)
 
 
-def _plain(value: Any, mark: str) -> Value:
-    if isinstance(value, str):
-        return UNCHANGED if value == mark else value.encode()
-    if isinstance(value, int) and not isinstance(value, bool):
-        return b"%d" % value
-    raise TypeError("neither text nor a whole number")
+def _is_plain(oid: int) -> bool:
+    return oid in _PLAIN or oid >= FIRST_USER_TYPE
+
+
+def _plain(mark: str, where: str) -> Convert:
+    """Text and whole numbers: most columns, so no call more than needed."""
+
+    def plain(value: Any) -> Value:
+        if type(value) is str:
+            return UNCHANGED if value == mark else value.encode()
+        if type(value) is int:
+            return b"%d" % value
+        raise DebeziumError(f"{where}: {value!r:.100} is neither text nor a whole number")
+
+    return plain
 
 
 def _opaque(modes: Modes) -> Convert:
     """Types that Debezium does not know (`include.unknown.datatypes`): the bytes of their text."""
-    read = _read_bytes(modes.binaries)
+    read = read_bytes(modes.binaries)
     mark = modes.placeholder
     marks = {mark, base64.b64encode(mark.encode()).decode()}
     return lambda value: UNCHANGED if value in marks else read(value)
 
 
 def _bytes(modes: Modes) -> Convert:
-    read = _read_bytes(modes.binaries)
+    read = read_bytes(modes.binaries)
     mark = modes.placeholder
     marks = {mark, base64.b64encode(mark.encode()).decode(), base64.urlsafe_b64encode(mark.encode()).decode()}
     return lambda value: UNCHANGED if value in marks else b"\\x" + read(value).hex().encode()
 
 
-def _read_bytes(mode: Binaries) -> Callable[[str], bytes]:
+def read_bytes(mode: Binaries) -> Callable[[str], bytes]:
+    """Reads what `binary.handling.mode` writes."""
     match mode:
         case Binaries.HEX:
             return bytes.fromhex

@@ -22,7 +22,8 @@ from kafka.structs import OffsetAndMetadata
 
 from cdc.assembly import Assembly, GapError
 from cdc.changes import Event, Lsn, TableName
-from cdc.decode.debezium import DebeziumError, Decoder, Record, Table, UnknownColumnsError
+from cdc.decode.debezium import Decoder, Record, Table, UnknownColumnsError
+from cdc.decode.debezium_values import DebeziumError
 from cdc.seams import AwayError, StreamError
 
 _RECORDS_A_READ = 5_000
