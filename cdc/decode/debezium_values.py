@@ -21,20 +21,27 @@ array, arrays with bounds of their own come without, timestamptz before Christ i
 `isostring` 24:00:00 comes as 00:00:00, with `precise` the NaN of a limited numeric as NULL.
 
 Sources: https://debezium.io/documentation/reference/3.6/connectors/postgresql.html#postgresql-data-types, the
-connector itself, and PostgreSQL 16's output functions (float8out, EncodeInterval, array_out) for the text.
+connector itself.
 """
 
 import base64
 import hashlib
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, Self
 from uuid import UUID
 
 from cdc.changes import UNCHANGED, Value
+from cdc.decode.pgtext import (
+    date_text,
+    float4_text,
+    float8_text,
+    interval_text,
+    quoted_element,
+    time_text,
+    timestamp_text,
+)
 
 PLACEHOLDER: Final = "__debezium_unavailable_value"
 """What stands for an unchanged large value unless `unavailable.value.placeholder` says otherwise."""
@@ -269,7 +276,7 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
         case 1700 | 790:
             return _decimal(type_, modes)
         case 1082:
-            return _iso_date if modes.times is Times.ISOSTRING else date_text
+            return _iso_date if modes.times is Times.ISOSTRING else _date
         case 1083:
             if modes.times is Times.ISOSTRING:
                 return lambda value: _trimmed(value.removesuffix("Z"))
@@ -283,7 +290,7 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
                 return _iso_timestamp
             if modes.times is Times.CONNECT or (milli and adaptive):
                 return _timestamp_milli
-            return timestamp_text
+            return _timestamp
         case 1184:
             return lambda value: _iso_timestamptz(value, mark)
         case 1186:
@@ -362,55 +369,8 @@ def _decimal(type_: ColumnType, modes: Modes) -> Convert:
     return exact
 
 
-# Floating point. PostgreSQL prints the shortest digits that read back equal, fixed where the exponent is small.
-
-
-def float8_text(value: float) -> bytes:
-    """As float8out prints it."""
-    return _float_text(value, repr(value), limit=15)
-
-
-def float4_text(value: float) -> bytes:
-    """As float4out prints it: the shortest digits that are the same single-precision number."""
-    if value - value != 0:  # NaN or infinite
-        return _float_text(value, "", limit=6)
-    (single,) = struct.unpack("f", struct.pack("f", value))
-    digits = next(
-        text
-        for precision in range(1, 18)
-        if struct.unpack("f", struct.pack("f", float(text := f"{single:.{precision}g}")))[0] == single
-    )
-    return _float_text(value, digits, limit=6)
-
-
-def _float_text(value: float, digits: str, *, limit: int) -> bytes:
-    if value != value:  # noqa: PLR0124  (NaN alone is not equal to itself)
-        return b"NaN"
-    if value - value != 0:
-        return b"Infinity" if value > 0 else b"-Infinity"
-    sign, number, exponent = Decimal(digits).as_tuple()
-    assert isinstance(exponent, int)
-    text = "".join(map(str, number)).rstrip("0")
-    if not text:
-        return b"-0" if sign else b"0"
-    point = exponent + len(number) - 1
-    if -5 < point < limit:
-        if point < 0:
-            shown = "0." + "0" * (-point - 1) + text
-        elif len(text) <= point + 1:
-            shown = text.ljust(point + 1, "0")
-        else:
-            shown = text[: point + 1] + "." + text[point + 1 :]
-    else:
-        shown = text[0] + ("." + text[1:] if len(text) > 1 else "") + f"e{point:+03d}"
-    return ("-" * sign + shown).encode()
-
-
 # Dates and times
 
-_DAY: Final = 86_400_000_000  # microseconds
-_FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905  # 4714-11-24 BC and 5874897-12-31: PostgreSQL's own limits
-_FIRST_MOMENT: Final = _FIRST_DAY * _DAY
 # pgjdbc's infinities (org.postgresql.PGStatement, milliseconds) as Debezium carries them on: a date's by an overflow
 _INFINITE_DAYS: Final = {-2147472692: b"infinity", -2147472691: b"-infinity"}
 _INFINITE: Final = {9223372036825200000: b"infinity", -9223372036832400000: b"-infinity"}
@@ -419,55 +379,13 @@ _INFINITE_ISO: Final = {"+294247-01-10T04:00:25.2Z": b"infinity", "-290308-12-21
 _INFINITE_ISO_DAYS: Final = {"-5877611-06-21Z": b"infinity", "-5877611-06-22Z": b"-infinity"}
 
 
-def date_text(days: int) -> bytes:
-    """A date from its days since 1970-01-01. Raises ValueError for a day that PostgreSQL does not have."""
-    if not _FIRST_DAY <= days <= _LAST_DAY:
-        infinite = _INFINITE_DAYS.get(days)
-        if infinite is None:
-            raise ValueError("a day that PostgreSQL does not have")
-        return infinite
-    date, era = _civil(days)
-    return date + era
+def _date(days: int) -> bytes:
+    return _INFINITE_DAYS.get(days) or date_text(days)
 
 
-def _civil(days: int) -> tuple[bytes, bytes]:
-    """The proleptic Gregorian date and, before Christ, ` BC`. Source: Howard Hinnant, "chrono-Compatible Low-Level
-    Date Algorithms", civil_from_days.
-    """
-    era, rest = divmod(days + 719_468, 146_097)
-    year = (rest - rest // 1460 + rest // 36_524 - rest // 146_096) // 365
-    of_year = rest - (365 * year + year // 4 - year // 100)
-    shifted = (5 * of_year + 2) // 153
-    month = shifted + 3 if shifted < 10 else shifted - 9
-    year += era * 400 + (month <= 2)
-    day = of_year - (153 * shifted + 2) // 5 + 1
-    if year > 0:
-        return b"%04d-%02d-%02d" % (year, month, day), b""
-    return b"%04d-%02d-%02d" % (1 - year, month, day), b" BC"
-
-
-def time_text(microseconds: int) -> bytes:
-    """A time of day; 24:00:00 is one."""
-    if not 0 <= microseconds <= _DAY:
-        raise ValueError("no time of a day")
-    seconds, fraction = divmod(microseconds, 1_000_000)
-    minutes, second = divmod(seconds, 60)
-    text = b"%02d:%02d:%02d" % (*divmod(minutes, 60), second)
-    return (text + b".%06d" % fraction).rstrip(b"0") if fraction else text
-
-
-def timestamp_text(microseconds: int) -> bytes:
-    """A timestamp from its microseconds since 1970. Raises ValueError for one that PostgreSQL does not have."""
-    infinite = _INFINITE.get(microseconds)
-    if infinite is not None:
-        return infinite
-    if microseconds < _FIRST_MOMENT:
-        raise ValueError(
-            "a moment that PostgreSQL does not have: Debezium's count of microseconds overflowed"
-        )
-    days, clock = divmod(microseconds, _DAY)
-    date, era = _civil(days)
-    return date + b" " + time_text(clock) + era
+def _timestamp(microseconds: int) -> bytes:
+    # beyond the year 294247 Debezium's count overflows, and is then before PostgreSQL's first moment
+    return _INFINITE.get(microseconds) or timestamp_text(microseconds)
 
 
 def _timestamp_milli(milliseconds: int) -> bytes:
@@ -519,49 +437,6 @@ def _trimmed(clock: str) -> bytes:
     return (clock.rstrip("0").rstrip(".") if "." in clock else clock).encode()
 
 
-_UNITS: Final = {"Y": "year", "M": "mon", "D": "day"}
-
-
-def interval_text(text: str) -> bytes:
-    """`P1Y2M3DT4H5M6.7S` as PostgreSQL's interval style `postgres` writes it (EncodeInterval, datetime.c)."""
-    days, has_time, clock = text.removeprefix("P").partition("T")
-    if days == text or not has_time:
-        raise ValueError("an interval is written P…Y…M…DT…H…M…S")
-    parts: list[str] = []
-    negative = False
-    for number, unit in _pairs(days):
-        count = int(number)
-        if count:
-            plus = "+" if negative and count > 0 else ""
-            parts.append(f"{plus}{count} {_UNITS[unit]}{'' if count == 1 else 's'}")
-            negative = count < 0
-    micros = 0
-    for number, unit in _pairs(clock):
-        micros += int(Decimal(number) * {"H": 3_600_000_000, "M": 60_000_000, "S": 1_000_000}[unit])
-    if micros or not parts:
-        sign = "-" if micros < 0 else "+" if negative else ""
-        seconds, fraction = divmod(abs(micros), 1_000_000)
-        minutes, second = divmod(seconds, 60)
-        hours, minute = divmod(minutes, 60)
-        shown = f"{sign}{hours:02d}:{minute:02d}:{second:02d}"
-        parts.append(f"{shown}.{fraction:06d}".rstrip("0") if fraction else shown)
-    return " ".join(parts).encode()
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    number = ""
-    for character in text:
-        if character.isalpha():
-            pairs.append((number, character))
-            number = ""
-        else:
-            number += character
-    if number:
-        raise ValueError(f"{number} has no unit")
-    return pairs
-
-
 def _bits(value: Any, width: int) -> bytes:
     if isinstance(value, bool):
         return b"1" if value else b"0"
@@ -597,7 +472,7 @@ def _array(type_: ColumnType, modes: Modes, where: str) -> Convert:
             text = convert(each)
             if not isinstance(text, bytes):
                 return UNCHANGED
-            parts.append(_quoted(text))
+            parts.append(quoted_element(text))
         return b"{" + b",".join(parts) + b"}"
 
     return written
@@ -620,13 +495,3 @@ def _array_marks(element: int, mark: str) -> tuple[Any, ...]:
             return ([base64.b64encode(text).decode()], [base64.urlsafe_b64encode(text).decode()])
         case _:
             return ([mark], mark)
-
-
-_SPECIAL: Final = frozenset(b'"\\{}, \t\n\r\v\f')
-
-
-def _quoted(text: bytes) -> bytes:
-    """One element as array_out writes it."""
-    if text and text.upper() != b"NULL" and _SPECIAL.isdisjoint(text):
-        return text
-    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
