@@ -1,6 +1,6 @@
 """Ask both databases, before anything moves, whether a mapping will work there. Changes nothing.
 
-`check` gathers facts and lets `findings` judge them; expressions are judged by PostgreSQL itself (`probe`),
+`check` gathers facts and lets `doctor.mapped` judge them; expressions are judged by PostgreSQL itself (`probe`),
 and real rows of the source are sent through mapping and inverse and must come back as they were.
 """
 
@@ -13,16 +13,15 @@ from typing import Any
 import psycopg
 
 from cdc.changes import quote
-from cdc.findings import (
-    Finding,
-    ServerFacts,
-    Severity,
+from cdc.doctor.mapped import (
+    EXPRESSION_REFUSED,
+    NOT_INVERTIBLE,
     judge_large_values,
-    judge_servers,
     judge_source,
     judge_target,
     judge_triggers,
 )
+from cdc.findings import Finding, Place, Severity, Side
 from cdc.mapping import Mapping, TableMapping
 from cdc.probe import probe
 from cdc.sessions import connect
@@ -33,29 +32,35 @@ _SAMPLE = 1_000  # rows a table
 
 
 def check(mapping: Mapping, source_dsn: str, target_dsn: str) -> list[Finding]:
-    """Everything that would go wrong, and everything that could not be checked; empty when all is well.
+    """Everything that would go wrong with the mapping, and everything that could not be checked; empty when
+    all is well. What else could be in the way, `doctor.examine` finds.
 
     Raises nothing for a database that cannot be reached: that is a finding of severity UNKNOWN.
     """
     with ExitStack() as stack:
-        connections: dict[str, psycopg.Connection[Any]] = {}
+        connections: dict[Side, psycopg.Connection[Any]] = {}
         findings: list[Finding] = []
-        for side, dsn in (("source", source_dsn), ("target", target_dsn)):
+        for side, dsn in ((Side.SOURCE, source_dsn), (Side.TARGET, target_dsn)):
             try:
                 connections[side] = stack.enter_context(connect(dsn, name="strangler_cdc preflight"))
             except psycopg.OperationalError as error:
                 reason = str(error).strip().splitlines()[-1]
                 message = f"the {side} database cannot be reached, nothing was checked there: {reason}"
-                findings.append(
-                    Finding(Severity.UNKNOWN, (), message, "start it, or correct its address and password")
-                )
-        source, target = connections.get("source"), connections.get("target")
-        if source is not None and target is not None:
-            findings += judge_servers(_server(source), _server(target))
-        replica = target is not None and may_be_replica(target)
-        for table in mapping.tables:
-            findings += _check_table(table, source, target, replica=replica)
-    return findings
+                remedy = "start it, or correct its address and password"
+                findings.append(Finding(Severity.UNKNOWN, (), message, remedy, place=Place(side)))
+        findings += check_mapping(mapping, connections.get(Side.SOURCE), connections.get(Side.TARGET))
+        return findings
+
+
+def check_mapping(
+    mapping: Mapping,
+    source: psycopg.Connection[Any] | None,
+    target: psycopg.Connection[Any] | None,
+) -> Iterator[Finding]:
+    """As `check`, over open sessions; None for a database out of reach, of which nothing is said then."""
+    replica = target is not None and may_be_replica(target)
+    for table in mapping.tables:
+        yield from _check_table(table, source, target, replica=replica)
 
 
 def _check_table(
@@ -90,11 +95,11 @@ def _check_expressions(
     try:
         found = probe(target, table, source.relation(), types)
     except psycopg.errors.InsufficientPrivilege as error:
-        yield Finding(
-            Severity.UNKNOWN,
-            (*table.path, "columns"),
+        yield EXPRESSION_REFUSED.unknown(
             f"the expressions could not be tried in the target: {error.diag.message_primary}",
-            "prepare grants TEMPORARY to the stream's role; check again then",
+            place=Place.of(Side.TARGET, table.target),
+            path=(*table.path, "columns"),
+            remedy="prepare grants TEMPORARY to the stream's role; check again then",
         )
         return
     for refused in found.refused:
@@ -105,7 +110,12 @@ def _check_expressions(
                 "settings "
                 "(write (x AT TIME ZONE 'UTC')::date for x::date)"
             )
-        yield Finding(Severity.ERROR, refused.column.path, f"{refused.column.sql}: {refused.reason}", remedy)
+        yield EXPRESSION_REFUSED.found(
+            f"{refused.column.sql}: {refused.reason}",
+            place=Place.of(Side.TARGET, table.target, refused.column.name),
+            path=refused.column.path,
+            remedy=remedy,
+        )
     yield from judge_large_values(table, source, found.reads)
 
 
@@ -136,26 +146,26 @@ def _check_round_trip(
         f"WHERE __before IS DISTINCT FROM __after LIMIT 1"
     )
     path = (*table.path, "columns")
+    place = Place.of(Side.SOURCE, table.source)
     try:
         found = source.execute(query.encode()).fetchone()
-    except psycopg.errors.InsufficientPrivilege as error:
-        yield Finding(
-            Severity.UNKNOWN,
-            path,
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled) as error:
+        yield NOT_INVERTIBLE.unknown(
             f"rows of {table.source} could not be sent through the mapping and back: "
             f"{error.diag.message_primary}",
-            "prepare grants SELECT to the stream's role; check again then",
+            place=place,
+            path=path,
+            remedy="prepare grants SELECT to the stream's role; check again then",
         )
         return
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:
-        yield Finding(
-            Severity.ERROR,
-            path,
+        yield NOT_INVERTIBLE.found(
             f"a row of {table.source} cannot go through the mapping and back: "
             f"{error.diag.message_primary or error}",
-            "correct the expression or its inverse",
+            place=place,
+            path=path,
         )
         return
     if found is None:
@@ -164,28 +174,10 @@ def _check_round_trip(
     named = ", ".join(f"{part.source}={value}" for part, value in zip(table.key, key_values, strict=True))
     for part, was, became in zip(restored, before, after, strict=True):
         if was != became:
-            yield Finding(
-                Severity.ERROR,
-                part.path,
+            yield NOT_INVERTIBLE.found(
                 f"{table.source} row {named}: {part.name} is {was!r}, the inverse {part.sql} gives back "
                 f"{became!r}",
-                "correct the expression or its inverse, so that the source can be restored",
+                place=Place.of(Side.SOURCE, table.source, part.name),
+                path=part.path,
+                remedy="correct the expression or its inverse, so that the source can be restored",
             )
-
-
-def _server(connection: psycopg.Connection[Any]) -> ServerFacts:
-    row = connection.execute(
-        """
-        SELECT current_setting('wal_level'),
-               current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
-               current_setting('max_wal_senders')::int
-                   - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
-               (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
-               current_setting('server_encoding'),
-               (SELECT datcollate FROM pg_database WHERE datname = current_database()),
-               (SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::float8
-                FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid())
-        """
-    ).fetchone()
-    assert row is not None
-    return ServerFacts(*row)

@@ -4,6 +4,7 @@
                                       entry points)
     docs/reference/stages.md          the state table of stages.py
     docs/reference/plan.schema.json   the models of plan.py
+    docs/reference/doctor.md          the registry of the doctor's checks
 
 Without an option the pages are written; with `--check` they are compared and nothing is written: exit code 4 names
 those that are not what the code says.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from cdc.doctor.page import page as doctor_page
 from migration_plans.cli.exits import ExitCode
 from migration_plans.cli.verbs import strangler
 from migration_plans.plan import json_schema
@@ -33,6 +35,7 @@ def pages() -> dict[str, str]:
     return {
         "cli.md": command_line(),
         "stages.md": markdown(),
+        "doctor.md": doctor_page(),
         "plan.schema.json": json.dumps(json_schema(), indent=2) + "\n",
     }
 

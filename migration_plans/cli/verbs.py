@@ -11,6 +11,7 @@ import click
 _HERE = "migration_plans.cli"
 _VERBS: Mapping[str, str] = {
     "plan": f"{_HERE}.plan:plan",
+    "doctor": f"{_HERE}.doctor:doctor",
     "start": f"{_HERE}.start:start",
     "status": f"{_HERE}.status:status",
     "history": f"{_HERE}.history:history",
@@ -30,6 +31,7 @@ _VERBS: Mapping[str, str] = {
 }
 _HELP: Mapping[str, str] = {
     "plan": "Check a plan file, show it, print its JSON Schema.",
+    "doctor": "What would be in the way, before anything starts.",
     "start": "Begin to walk a plan's stages.",
     "status": "Where a migration stands, and why.",
     "history": "What happened so far, from the ledger.",

@@ -1,19 +1,21 @@
 """The real change stream: package `cdc`, given the names and connections of a plan."""
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psycopg
 
 from cdc.connect import KafkaSettings, forget
+from cdc.doctor.check import Subject
+from cdc.doctor.examine import Addresses, examine
 from cdc.findings import Finding
 from cdc.meter import Phase
 from cdc.pipeline import StreamConfig, StreamError
-from cdc.preflight import check as preflight
 from cdc.prepare import PrepareError, prepare, teardown
 from cdc.release import read_parked, target_keys
 from cdc.retention import read_retention
@@ -81,9 +83,11 @@ class CdcStream:
         """Ask both databases whether the mapping works: severity, place in the plan and text of each
         finding.
         """
-        with _reachable("the databases"):
-            findings = preflight(self.plan.mapping, self._source, self._target)
-        return [self._finding(finding) for finding in findings]
+        return self._examine(before_prepare=True)
+
+    def examine(self, *, only: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """All that would be in the way, or what concerns the rules `only`; also what `prepare` would mend."""
+        return self._examine(only=only)
 
     def prepare(self) -> None:
         """Check, then make publication, grants and schema. Raises PreflightRefusedError, ChangeStreamError."""
@@ -216,10 +220,28 @@ class CdcStream:
     def _target(self) -> str:
         return variable(self.plan.target.dsn_env, what="the change stream's target")
 
+    def _examine(self, *, only: Sequence[str] = (), before_prepare: bool = False) -> list[dict[str, Any]]:
+        names = self.plan.stream
+        subject = Subject(self.plan.mapping, names.slot, names.publication, names.role)
+        addresses = Addresses(
+            self._source,
+            self._target,
+            # who only checks a plan need not hold the owners' passwords
+            os.environ.get(self.plan.source.owner_dsn_env) or None,
+            os.environ.get(self.plan.target.owner_dsn_env) or None,
+        )
+        found = examine(subject, addresses, only=only, before_prepare=before_prepare)
+        return [self._finding(finding) for finding in found]
+
     def _finding(self, finding: Finding) -> dict[str, Any]:
         problem = self.plan.problem(finding.path, finding.message, finding.remedy)
         return {
             "severity": finding.severity.value,
+            "id": finding.rule,
+            "where": str(finding.place),
+            "place": asdict(finding.place),
+            "why": finding.why,
+            "repair": finding.repair,
             **problem.as_dict(),
             "text": f"{finding.severity.value}: {problem}",
         }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cdc.findings import Finding, ServerFacts, Severity, judge_servers
+from cdc.findings import Finding, Severity
 from cdc.mapping import parse_mapping
 from cdc.preflight import check
 from cdc.prepare import PrepareError, prepare
@@ -188,20 +188,3 @@ def test_a_table_without_identity_is_not_published(dsns: tuple[str, str]) -> Non
                 publication="p",
             )
         assert connection.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
-
-
-def test_servers_are_judged() -> None:
-    good = ServerFacts("logical", 5, 5, True, "UTF8", "C.UTF-8", None)
-    assert not list(judge_servers(good, good))
-    bad = ServerFacts("replica", 0, 1, False, "LATIN1", "de_DE", 90.0)
-    messages = " | ".join(each.message for each in judge_servers(bad, good))
-    for part in (
-        "wal_level=replica",
-        "may not replicate",
-        "no free replication slots",
-        "one free",
-        "LATIN1",
-        "de_DE",
-        "90 s",
-    ):
-        assert part in messages
