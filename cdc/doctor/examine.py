@@ -188,6 +188,7 @@ def _mapping(subject: Subject, addresses: Addresses, sessions: _Sessions) -> lis
                     name=_NAME,
                     statement_timeout=_STATEMENT_TIMEOUT,
                     lock_timeout=_LOCK_TIMEOUT,
+                    default_transaction_read_only="off",
                 )
             )
         findings: list[Finding] = []

@@ -4,7 +4,8 @@ import click
 
 from cdc.doctor.examine import UnknownRuleError
 from migration_plans.cli.exits import NeededError, SaysNoError
-from migration_plans.cli.session import Session, json_option, show, with_plan
+from migration_plans.cli.session import json_option, show, with_plan
+from migration_plans.drivers.cdc_stream import CdcStream
 from migration_plans.plan import Plan
 
 
@@ -24,11 +25,10 @@ def doctor(*, plan: Plan, only: tuple[str, ...], as_json: bool) -> None:
 
     Exit code 4: there are blockers. 6: none, but something could not be checked.
     """
-    with Session.of(plan) as session:
-        try:
-            findings = session.world.stream.examine(only=only)
-        except UnknownRuleError as error:
-            raise click.UsageError(str(error)) from error
+    try:
+        findings = CdcStream(plan).examine(only=only)
+    except UnknownRuleError as error:
+        raise click.UsageError(str(error)) from error
     counts = {
         severity: sum(finding["severity"] == severity for finding in findings)
         for severity in ("error", "warning", "unknown")

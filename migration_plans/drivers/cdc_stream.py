@@ -80,13 +80,17 @@ class CdcStream:
         return replace(self.config(), kafka=self._kafka)
 
     def check(self) -> list[dict[str, Any]]:
-        """Ask both databases whether the mapping works: severity, place in the plan and text of each
-        finding.
+        """Ask both databases what would be in the way of `prepare` and all that follows.
+
+        Each finding has severity, id, place in the databases and in the plan, text, why and repair.
         """
         return self._examine(before_prepare=True)
 
     def examine(self, *, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """All that would be in the way, or what concerns the rules `only`; also what `prepare` would mend."""
+        """All that would be in the way, or what concerns the rules `only`; also what `prepare` would mend.
+
+        As `check`. Raises UnknownRuleError, MissingVariableError.
+        """
         return self._examine(only=only)
 
     def prepare(self) -> None:

@@ -3,7 +3,7 @@ down.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,12 +74,6 @@ class ChangeStream(Protocol):
     def check(self) -> list[dict[str, Any]]:
         """Ask both databases whether the mapping works: a `severity` and a `text` for each finding. Changes
         nothing.
-        """
-        ...
-
-    def examine(self, *, only: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """All that would be in the way, or the rules `only`: as `check`, with `id`, `where`, `place`, `why` and
-        `repair`. Raises cdc.doctor.examine.UnknownRuleError.
         """
         ...
 
