@@ -7,7 +7,8 @@ writes them, with the position, in one target transaction. Before the stream, `s
 already there. `mapping` is the one declaration from which the snapshot, the stream, `verify` and the
 reverse direction are derived.
 
-`prepare` makes what a stream needs on both sides, `preflight` says beforehand what would go wrong, `status`
+`prepare` makes what a stream needs on both sides, `doctor` says beforehand what would be in the way
+(`preflight`: what concerns the mapping), `status`
 tells how a running stream does.
 """
 

@@ -26,7 +26,7 @@ def judge_wal_level(facts: Facts, _subject: Subject) -> Iterator[Finding]:
                 f"the source server runs with wal_level={row['wal_level']}",
                 place=_SOURCE,
                 repair="ALTER SYSTEM SET wal_level = 'logical'",
-                remedy="run ALTER SYSTEM SET wal_level = 'logical' and restart the server",
+                remedy="run ALTER SYSTEM SET wal_level = 'logical' there and restart it",
             )
 
 
