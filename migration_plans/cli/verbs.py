@@ -28,6 +28,7 @@ _VERBS: Mapping[str, str] = {
     "cdc": f"{_HERE}.cdc:cdc",
     "proxy": f"{_HERE}.proxy:proxy",
     "controller": f"{_HERE}.controller:controller",
+    "export": f"{_HERE}.export:export",
 }
 _HELP: Mapping[str, str] = {
     "plan": "Check a plan file, show it, print its JSON Schema.",
@@ -48,6 +49,7 @@ _HELP: Mapping[str, str] = {
     "cdc": "Run the change stream, or ask how it is.",
     "proxy": "Run the proxy.",
     "controller": "Run the controller of a plan.",
+    "export": "Write the routes file for Envoy by itself, or for Kubernetes.",
     "up": "Start everything on this machine.",
     "down": "Stop what `up` started.",
     "demo": "Move the shop's catalogue, with a fault on the way.",

@@ -1,7 +1,7 @@
 """Envoy as the data path, in place of Python workers: the same routes file, admin port, outcomes and controller.
 
     routes file ─► capability.py  what this engine can do; the rest is refused with its line
-                ─► render.py      Routes ─► listeners, clusters, routes as Envoy reads them (pure)
+                ─► render.py      Routes ─► clusters and routes as Envoy reads them (pure); front.py: its listener
                 ─► engine.py      written by atomic rename, in the order that drops nothing
                 ─► Envoy          split.lua and digests.lua inside: who is asking, which side (LuaJIT)
                 ─► access_log.py  its log lines ─► the same outcomes as a worker's (pure)

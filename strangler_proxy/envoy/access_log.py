@@ -1,7 +1,7 @@
 """Envoy's log lines turned into outcomes: the same that a worker records, by the same rules (account.py). Pure.
 
-Two kinds of line come through one pipe, in order. One for each request when it has ended (`render.LOG_FIELDS`); and,
-before it, one for each attempt at a backend that failed (`render.ATTEMPT_FIELDS`): of a request that another backend
+Two kinds of line come through one pipe, in order. One for each request when it has ended (`front.LOG_FIELDS`); and,
+before it, one for each attempt at a backend that failed (`front.ATTEMPT_FIELDS`): of a request that another backend
 answered in the end only that line knows what became of the service's own attempt. The two are joined by connection
 and request id.
 

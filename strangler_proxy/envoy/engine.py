@@ -23,7 +23,7 @@ import structlog
 
 from chassis.resilience.breaker import BreakerState
 from strangler_proxy.cluster.several import Address
-from strangler_proxy.envoy import render
+from strangler_proxy.envoy import front, render
 from strangler_proxy.envoy.access_log import BadLineError, Reconciliation, Tally
 from strangler_proxy.envoy.process import Admin, AdminError, drain, system_authorities
 from strangler_proxy.fleet import Slot
@@ -42,7 +42,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _STABLE_SECONDS = 0.05, 5.0, 5.0
 
 _CDS = "cluster_manager.cds"
 _LDS = "listener_manager.lds"
-_RDS = f"http.{render.STAT_PREFIX}.rds.{render.ROUTES_NAME}"
+_RDS = f"http.{front.STAT_PREFIX}.rds.{render.ROUTES_NAME}"
 
 
 class _Lines(asyncio.Protocol):
@@ -320,14 +320,14 @@ class EnvoyEngine:
         return self._write("routes", [render.route_configuration(routes, self._place)], routes.version)
 
     def _write_listener(self, routes: Routes) -> bool:
-        front = render.listener(
+        made = front.listener(
             routes,
             self._place,
             lua=self._lua,
-            routes_source=self._source("routes"),
+            table=front.followed(self._source("routes")),
             certificate_source=self._source("certificate"),
         )
-        return self._write("listeners", [front], None)
+        return self._write("listeners", [made], None)
 
     def _write_certificate(self) -> None:
         """Show Envoy the front's certificate under a name it has not seen: only then does it read the files again."""
@@ -339,7 +339,7 @@ class EnvoyEngine:
         chain, key = shown / "chain.pem", shown / "key.pem"
         chain.symlink_to(self._front.front.certificate)
         key.symlink_to(self._front.front.key)
-        self._write("certificate", [render.certificate(str(chain), str(key))], None)
+        self._write("certificate", [front.certificate(str(chain), str(key))], None)
 
     def _follow_certificate(self) -> None:
         """Take up new files, as the Python engine does: those that do not fit together leave the old ones in use."""
@@ -393,7 +393,7 @@ class EnvoyEngine:
     async def _look(self) -> None:
         """Once a second: a new certificate, has the log lost a line, who is ejected?"""
         check = Reconciliation()
-        requests = rf"http\.{render.STAT_PREFIX}\.downstream_rq_(total|active)"
+        requests = rf"http\.{front.STAT_PREFIX}\.downstream_rq_(total|active)"
         ejected = r"cluster\..*\.(outlier_detection\.ejections_active|membership_total)"
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -402,7 +402,7 @@ class EnvoyEngine:
                 stats = await self._admin.stats(f"{requests}|{ejected}")
             except AdminError:
                 continue  # it starts, or ends: either shows elsewhere
-            prefix = f"http.{render.STAT_PREFIX}.downstream_rq_"
+            prefix = f"http.{front.STAT_PREFIX}.downstream_rq_"
             counted = int(stats.get(f"{prefix}total", 0)) - int(stats.get(f"{prefix}active", 0))
             lost = check.look(counted=counted, read=self._tally.ended)
             if lost:

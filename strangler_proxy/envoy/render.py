@@ -1,13 +1,13 @@
 """The routes as Envoy reads them. Pure: frozen `Routes` in, plain data (protobuf's JSON form) out.
 
-Three resources, each a file that Envoy watches (`engine.py` writes them in the order that drops nothing):
+Three kinds of resources, each a file that Envoy watches (`engine.py` writes them in the order that drops nothing):
 
 * clusters: one for each backend, named by its content, so that a changed backend is a new cluster beside the old
   one and a switch of routes takes all or nothing; and for each pair of service and default one that holds both, the
   default behind the service (an aggregate cluster), from which a failed safe request is tried again;
 * routes: each path several times, by kind of decision (`KINDS`), because what may follow a failure and what is
   counted differ. `split.lua` names the kind in `x-strangler-arm`. A route's name is all that the access log needs;
-* the listener: changes only when `listen` does, for a change ends idle connections.
+* the listener, in front.py.
 
 Envoy v3 API, https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api; previous priorities and aggregate clusters:
 .../intro/arch_overview/upstream/aggregate_cluster.
@@ -26,19 +26,16 @@ from strangler_proxy.tls import BackendTls
 JSON = dict[str, Any]
 
 ROUTES_NAME = "split"
-STAT_PREFIX = "front"
 ARM_HEADER = "x-strangler-arm"
 SIDE_HEADER = "x-strangler-side"
-CERTIFICATE = "front"
 FILTER_ANSWERED = "lua_response"  # Envoy's name for an answer that split.lua gave by itself
 UNCLAIMED, TUNNEL_ENDING = "unclaimed", "-tunnel"  # of the kinds that split.lua names
 DEFAULT_SIDE, SERVICE_SIDE = "default", "service"
 LATE = 1.0  # seconds that a stream's own limit lies beyond what ends it in the ordinary way
 
-_TYPE = "type.googleapis.com/"
-_NETWORK = f"{_TYPE}envoy.extensions.filters.network."
-_HTTP = f"{_TYPE}envoy.extensions.filters.http."
-_TRANSPORT = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3."
+TYPE = "type.googleapis.com/"
+HTTP = f"{TYPE}envoy.extensions.filters.http."
+TRANSPORT = f"{TYPE}envoy.extensions.transport_sockets.tls.v3."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +54,16 @@ def seconds(value: float) -> str:
     return f"{value:.3f}s"
 
 
-def lua_source() -> str:
-    """The filter's program: both files, and the two functions that Envoy calls."""
+def lua_source(setting: str = "os.getenv") -> str:
+    """The filter's program: both files, and the two functions that Envoy calls. `setting`: a Lua expression, the
+    function that split.lua reads its settings with."""
     here = files("strangler_proxy.envoy")
     digests = here.joinpath("digests.lua").read_text(encoding="utf-8")
     split = here.joinpath("split.lua").read_text(encoding="utf-8")
     return (
         f"local digests = (function()\n{digests}\nend)()\n"
         f"local split = (function()\n{split}\nend)()\n"
-        "local filter = split.filter(digests, os.getenv)\n"
+        f"local filter = split.filter(digests, {setting})\n"
         "function envoy_on_request(handle) filter.request(handle) end\n"
         "function envoy_on_response(handle) filter.response(handle) end\n"
     )
@@ -97,7 +95,7 @@ def clusters(routes: Routes, place: Place) -> list[JSON]:
         backend = routes.backends[name]
         made.append(
             {
-                "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+                "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
                 "name": fallback_name(routes, backend, place),
                 "connect_timeout": seconds(backend.timeouts.connect),
                 "lb_policy": "CLUSTER_PROVIDED",
@@ -107,7 +105,7 @@ def clusters(routes: Routes, place: Place) -> list[JSON]:
                 "cluster_type": {
                     "name": "envoy.clusters.aggregate",
                     "typed_config": {
-                        "@type": f"{_TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                        "@type": f"{TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
                         "clusters": [cluster_name(routes, backend, place), default],
                     },
                 },
@@ -146,7 +144,7 @@ def _cluster(routes: Routes, backend: Backend, name: str, place: Place) -> JSON:
     addresses = _addresses(backend)
     breaker = backend.breaker
     cluster: JSON = {
-        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
         "name": name,
         "type": "STATIC" if all(_is_address(host) for host, _ in addresses) else "STRICT_DNS",
         "connect_timeout": seconds(backend.timeouts.connect),
@@ -172,7 +170,7 @@ def _cluster(routes: Routes, backend: Backend, name: str, place: Place) -> JSON:
         "circuit_breakers": _limits(backend, place.workers),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": f"{TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "common_http_protocol_options": {"idle_timeout": seconds(backend.limits.keep_alive)},
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
             }
@@ -233,7 +231,7 @@ def _backend_tls(tls: BackendTls, name: str, authorities: str) -> JSON:
     return {
         "name": "tls",
         "typed_config": {
-            "@type": f"{_TRANSPORT}UpstreamTlsContext",
+            "@type": f"{TRANSPORT}UpstreamTlsContext",
             "common_tls_context": common,
             **({} if of_address else {"sni": name}),  # RFC 6066 §3: addresses are no server names
         },
@@ -302,7 +300,7 @@ def packed_context(routes: Routes, group: Group | None) -> str:
 def route_configuration(routes: Routes, place: Place) -> JSON:
     """The whole table of routes."""
     return {
-        "@type": f"{_TYPE}envoy.config.route.v3.RouteConfiguration",
+        "@type": f"{TYPE}envoy.config.route.v3.RouteConfiguration",
         "name": ROUTES_NAME,
         "request_headers_to_remove": [ARM_HEADER],
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(_routes(routes, place))}],
@@ -366,7 +364,7 @@ def _route(*, match: JSON, name: str, action: JSON, context: str) -> JSON:
         "route": action,
         "typed_per_filter_config": {
             "split": {
-                "@type": f"{_HTTP}lua.v3.LuaPerRoute",
+                "@type": f"{HTTP}lua.v3.LuaPerRoute",
                 "filter_context": {"split": context},
             }
         },
@@ -405,165 +403,14 @@ def _action(routes: Routes, group: Group, kind: Kind, place: Place) -> JSON:
         retry["retry_priority"] = {
             "name": "envoy.retry_priorities.previous_priorities",
             "typed_config": {
-                "@type": f"{_TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "@type": f"{TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
                 "update_frequency": 1,
             },
         }
     return action
 
 
-# Listener
-
-
-LOG_FIELDS: dict[str, str] = {
-    "route": "%ROUTE_NAME%",
-    "digest": "%DYNAMIC_METADATA(strangler:digest)%",
-    "id": "%DYNAMIC_METADATA(strangler:id)%",
-    "path": "%REQ(:PATH)%",
-    "status": "%RESPONSE_CODE%",
-    "flags": "%RESPONSE_FLAGS%",
-    "details": "%RESPONSE_CODE_DETAILS%",
-    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-    "side": "%UPSTREAM_METADATA(strangler:side)%",
-    "connection": "%CONNECTION_ID%",
-    "start": "%START_TIME(%s.%6f)%",
-    "us": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
-    "ms": "%DURATION%",
-}
-ATTEMPT_FIELDS: dict[str, str] = {
-    "attempt": "%REQ(X-REQUEST-ID)%",
-    "connection": "%CONNECTION_ID%",
-    "status": "%RESPONSE_CODE%",
-    "flags": "%RESPONSE_FLAGS%",
-    "details": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-    "start": "%START_TIME(%s.%6f)%",
-    "ms": "%DURATION%",
-}
-
-
-def _log(fields: dict[str, str], filter_: JSON | None = None) -> JSON:
-    return {
-        "name": "outcomes",
-        **({"filter": filter_} if filter_ else {}),
-        "typed_config": {
-            "@type": f"{_TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": "/dev/stdout",
-            "log_format": {"json_format": fields},
-        },
-    }
-
-
-def listener(
-    routes: Routes, place: Place, *, lua: str, routes_source: JSON, certificate_source: JSON
-) -> JSON:
-    """The front. `lua` is the filter's program; where the table of routes, and the certificate, come from."""
-    listen = routes.listen
-    manager = {
-        "@type": f"{_NETWORK}http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": STAT_PREFIX,
-        "codec_type": "AUTO",
-        "rds": {"route_config_name": ROUTES_NAME, "config_source": routes_source},
-        "access_log": [_log(LOG_FIELDS)],
-        "generate_request_id": False,
-        "use_remote_address": False,
-        "skip_xff_append": True,
-        "server_header_transformation": "PASS_THROUGH",
-        "normalize_path": False,
-        "merge_slashes": False,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
-        "internal_address_config": {"unix_sockets": False},
-        "http_protocol_options": {"accept_http_10": True, "enable_trailers": True},
-        # what Envoy's own guide asks of an edge: .../configuration/best_practices/edge
-        "http2_protocol_options": {
-            "max_concurrent_streams": 100,
-            "initial_stream_window_size": 65_536,
-            "initial_connection_window_size": 1_048_576,
-        },
-        "common_http_protocol_options": {
-            "idle_timeout": seconds(listen.idle_timeout),
-            "headers_with_underscores_action": "ALLOW",
-        },
-        "request_headers_timeout": seconds(listen.header_timeout),
-        "stream_idle_timeout": seconds(listen.body_timeout),
-        "upgrade_configs": [{"upgrade_type": name.decode()} for name in listen.upgrades],
-        "http_filters": [
-            {
-                "name": "split",
-                "typed_config": {
-                    "@type": f"{_HTTP}lua.v3.Lua",
-                    "default_source_code": {"inline_string": lua},
-                },
-            },
-            {
-                "name": "router",
-                "typed_config": {
-                    "@type": f"{_HTTP}router.v3.Router",
-                    "suppress_envoy_headers": True,
-                    # Only failed attempts are of interest: what was answered the line of the request tells.
-                    "upstream_log": [
-                        _log(
-                            ATTEMPT_FIELDS,
-                            {
-                                "or_filter": {
-                                    "filters": [
-                                        {
-                                            "status_code_filter": {
-                                                "comparison": {
-                                                    "op": "GE",
-                                                    "value": {
-                                                        "default_value": 500,
-                                                        "runtime_key": "strangler.failed_status",
-                                                    },
-                                                }
-                                            }
-                                        },
-                                        {"response_flag_filter": {}},
-                                    ]
-                                }
-                            },
-                        )
-                    ],
-                },
-            },
-        ],
-    }
-    return {
-        "@type": f"{_TYPE}envoy.config.listener.v3.Listener",
-        "name": "front",
-        "address": {"socket_address": {"address": place.address, "port_value": place.port}},
-        "per_connection_buffer_limit_bytes": 262_144,
-        "filter_chains": [
-            {
-                "filters": [{"name": "http", "typed_config": manager}],
-                **({"transport_socket": _front_tls(certificate_source)} if routes.tls is not None else {}),
-            }
-        ],
-    }
-
-
-def _front_tls(certificate_source: JSON) -> JSON:
-    return {
-        "name": "tls",
-        "typed_config": {
-            "@type": f"{_TRANSPORT}DownstreamTlsContext",
-            "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_certificate_sds_secret_configs": [
-                    {"name": CERTIFICATE, "sds_config": certificate_source}
-                ],
-            },
-        },
-    }
-
-
-def certificate(chain: str, key: str) -> JSON:
-    """The front's certificate. Envoy reads PEM files again when their names change, and only then."""
-    return {
-        "@type": f"{_TRANSPORT}Secret",
-        "name": CERTIFICATE,
-        "tls_certificate": {"certificate_chain": {"filename": chain}, "private_key": {"filename": key}},
-    }
+# Where it all comes from
 
 
 def bootstrap(*, admin_socket: str, listeners: JSON, clusters: JSON) -> JSON:
