@@ -32,6 +32,10 @@ def export() -> None:
 
     What the target cannot do is told on standard error and at the top of the file. Where leaving it out would be
     wrong (who may enter, a path that is rewritten or answered by several backends), the file is refused by line.
+
+    \b
+    Example:
+      strangler export envoy routes.yaml --without dashboard -o envoy.yaml
     """
 
 
