@@ -49,6 +49,8 @@ __all__ = [
 _ROUND_SECONDS = 30.0
 _SAVE_EVERY = 1.0  # seconds
 _LOOK_AT_LAG_EVERY = 1.0  # seconds
+_NEAR_BYTES = 1 << 20  # an applier that is so near arrives in milliseconds
+_CATCH_UP_AT_MOST = 2.0  # seconds; a source that writes all the time is never nearer
 _MANY_SUSPECTED = 10_000  # rows; more would fill the memory: look at them again first
 _STOP_LOOK = 0.2  # seconds between two looks at `stop` while queries run
 
@@ -253,7 +255,8 @@ class _Run:
                 if pause.why:
                     self._tell(table, waiting=pause.why)
                 late = time.monotonic() + pause.seconds >= ends
-                if late or self._lags() or sum(each.suspected for each in self._tables) >= _MANY_SUSPECTED:
+                lags = time.monotonic() - self._looked_at >= _LOOK_AT_LAG_EVERY and self._must_wait()
+                if late or lags or sum(each.suspected for each in self._tables) >= _MANY_SUSPECTED:
                     return pause.seconds
                 self._rest(pause.seconds)
         return 0.0
@@ -267,17 +270,14 @@ class _Run:
             self._tables.append(table)
         self._resumed = sum(table.rows for table in self._tables)
 
-    def _lags(self) -> str:
-        if time.monotonic() - self._looked_at < _LOOK_AT_LAG_EVERY:
-            return ""
+    def _must_wait(self) -> str:
         self._looked_at = time.monotonic()
         status = read_status(self._control, stream=self._config.slot)
         return must_wait(self._limits, status.lag_seconds if status is not None and status.running else None)
 
     def _wait_for_stream(self) -> None:
         deadline = time.monotonic() + self._timeout
-        self._looked_at = 0.0
-        while why := self._lags():
+        while why := self._must_wait():
             if self._tables:
                 self._tell(next((each for each in self._tables if each.left), self._tables[-1]), waiting=why)
             if time.monotonic() > deadline:
@@ -285,6 +285,14 @@ class _Run:
                     f"{why}, and has been for {self._timeout:g} s; compare again when it has caught up"
                 )
             self._rest(_LOOK_AT_LAG_EVERY)
+        deadline = time.monotonic() + _CATCH_UP_AT_MOST
+        while self._far_behind() and time.monotonic() < deadline:
+            self._rest(_CATCH_UP_AT_MOST / 20)
+
+    def _far_behind(self) -> bool:
+        """Whether the applier would have far to go while it is held."""
+        status = read_status(self._control, stream=self._config.slot)
+        return status is not None and status.running and (status.lag_bytes or 0) > _NEAR_BYTES
 
     def _answer_ms(self) -> float:
         began = time.monotonic()
