@@ -12,11 +12,14 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from cdc.connect import Connect, ConnectError
 from cdc.doctor.check import AskedBy, Check, Facts, Rows, Subject, TableCheck
+from cdc.doctor.kafka import KAFKA_RULES, ConnectFacts, judge_connect
 from cdc.doctor.mapped import MAPPED_RULES
 from cdc.doctor.registry import CHECKS, RULES, UNREACHABLE
 from cdc.findings import Finding, Place, Rule, Side
 from cdc.preflight import check_mapping
+from cdc.seams import AwayError
 from cdc.sessions import connect
 
 _NAME = "strangler_cdc doctor"
@@ -27,13 +30,15 @@ _LOCK_TIMEOUT = "1s"
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """DSNs of the stream's role and of the owners of the tables. Without an owner's DSN, what the owner
-    would be asked is asked as the stream's role.
+    would be asked is asked as the stream's role. `connect`: the URL of Kafka Connect, where Debezium carries
+    the changes.
     """
 
     source: str
     target: str
     source_owner: str | None = None
     target_owner: str | None = None
+    connect: str | None = None
 
     def of(self, side: Side, asked_by: AskedBy) -> str:
         """The DSN for questions to `side` by `asked_by`."""
@@ -116,6 +121,9 @@ def examine(
                 findings += _run(check, subject, sessions)
             else:
                 findings += _run_by_table(check, subject, sessions)
+        if addresses.connect is not None and (not only or any(rule.id in only for rule in KAFKA_RULES)):
+            asked = judge_connect(_connect_facts(addresses.connect))
+            findings += [finding for finding in asked if not only or finding.rule in only]
         if not only or any(rule.id in only for rule in MAPPED_RULES):
             mapped = _mapping(subject, addresses, sessions)
             findings += [finding for finding in mapped if not only or finding.rule in only]
@@ -198,6 +206,14 @@ def _mapping(subject: Subject, addresses: Addresses, sessions: _Sessions) -> lis
             unknown = _unknown(UNREACHABLE, None, error, " whether the mapping fits the tables")
             return [*findings, unknown]
         return findings
+
+
+def _connect_facts(url: str) -> ConnectFacts:
+    with Connect(url) as worker:
+        try:
+            return ConnectFacts(url, worker.has_debezium())
+        except (ConnectError, AwayError) as error:
+            return ConnectFacts(url, fault=str(error))
 
 
 def _ask(connection: psycopg.Connection[Any], query: str, parameters: dict[str, Any] | None) -> Rows:

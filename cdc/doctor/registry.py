@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cdc.doctor.check import Check, TableCheck
+from cdc.doctor.kafka import KAFKA_RULES
 from cdc.doctor.mapped import MAPPED_RULES
 from cdc.doctor.roles import ROLE_CHECKS
 from cdc.doctor.rows import ROW_CHECKS
@@ -27,5 +28,5 @@ CHECKS: Sequence[Check | TableCheck] = (
     *ROW_CHECKS,
 )
 
-RULES: Sequence[Rule] = (UNREACHABLE, *(check.rule for check in CHECKS), *MAPPED_RULES)
+RULES: Sequence[Rule] = (UNREACHABLE, *(check.rule for check in CHECKS), *KAFKA_RULES, *MAPPED_RULES)
 """Every rule, those of `preflight` included. Ids are unique and never change their meaning."""

@@ -225,7 +225,7 @@ class CdcStream:
         return variable(self.plan.target.dsn_env, what="the change stream's target")
 
     def _examine(self, *, only: Sequence[str] = (), before_prepare: bool = False) -> list[dict[str, Any]]:
-        names = self.plan.stream
+        names, kafka = self.plan.stream, self._kafka
         subject = Subject(self.plan.mapping, names.slot, names.publication, names.role)
         addresses = Addresses(
             self._source,
@@ -233,6 +233,7 @@ class CdcStream:
             # who only checks a plan need not hold the owners' passwords
             os.environ.get(self.plan.source.owner_dsn_env) or None,
             os.environ.get(self.plan.target.owner_dsn_env) or None,
+            kafka.connect if kafka is not None else None,
         )
         found = examine(subject, addresses, only=only, before_prepare=before_prepare)
         return [self._finding(finding) for finding in found]
