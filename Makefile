@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools test check format docs fuzz test-tools bench bench-proxy bench-tools lock clean
+.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools test check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,8 +70,7 @@ check: setup ## Format, lint, types, import rules, dependencies, generated files
 docs: setup ## Write the generated pages of docs/reference anew
 	@$(BIN)/python -m migration_plans.cli.reference
 
-bench: bench-proxy ## Measure proxy and change stream against named peers, alone on this machine, and write the results
-	@$(BIN)/python -m benchmarks.change_stream --output benchmarks/change_stream.json
+bench: bench-proxy bench-cdc ## Measure proxy and change stream against named peers, alone on this machine, and write the results
 	@$(BIN)/python -m benchmarks.parity --output benchmarks/parity.json
 
 fuzz: setup ## Fuzz what clients may send for five minutes; findings are written as crash-*
@@ -87,6 +86,9 @@ test-tools: # nginx is what differential tests compare the proxy with
 
 bench-proxy: setup bench-tools ## Measure the proxy alone: about ten minutes; BENCH=--quick for half a minute without a result
 	@$(BIN)/python -m benchmarks.proxy $(or $(BENCH),--output benchmarks/proxy/result.json)
+
+bench-cdc: setup kafka-tools ## Measure the change stream alone: about ten minutes; BENCH=--quick for a minute without a result
+	@$(BIN)/python -m benchmarks.cdc $(or $(BENCH),--output benchmarks/cdc/result.json)
 
 bench-tools: setup ## Install the peers of the benchmarks (nginx, HAProxy, wrk, valgrind by apt; the others into var/bench)
 	@sh benchmarks/proxy/install_peers.sh

@@ -1,0 +1,1 @@
+"""The change stream beside its peers; see `__main__`."""

