@@ -181,6 +181,11 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     told = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [each["event"] for each in told if each["event"] != "progress"] == ["difference", "compared"]
     assert shop.run("verify", "plan.yaml", "--table", "nowhere").returncode == 6
+    soak = shop.background("soak", "verify", "plan.yaml", "--continuous", "--every", "0.1", "--json-lines")
+    heard = shop.directory / "soak.log"
+    until(lambda: heard.read_text(encoding="utf-8").count('"event": "compared"') >= 2)
+    soak.send_signal(signal.SIGINT)
+    assert soak.wait(20) == 4, "rows differed in it"
     assert shop.json("cdc", "status", "plan.yaml")["phase"] == "streaming"
 
     back = shop.json("rollback", "plan.yaml", "--reason", "reviews look odd")
