@@ -69,6 +69,9 @@ def verify(
     """
     if as_json and (lines or continuous):
         raise click.UsageError("--json prints one report at the end; use --json-lines here")
+    known = {str(side) for table in session.plan.mapping.tables for side in (table.source, table.target)}
+    if unknown := set(tables) - known:
+        raise click.UsageError(f"no table {min(unknown)!r} is mapped; there are: {', '.join(sorted(known))}")
     wish = CompareWish(tables, rate, fresh, values)
     with _told_to_stop() as stop, _bar() as bar:
         listener = _Listener(bar, lines=lines, at_once=continuous)
