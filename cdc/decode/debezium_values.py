@@ -197,8 +197,8 @@ _ARRAYS: Final = frozenset(
     | RANGES
 )
 """Elements of arrays that come whole."""
-_MARKED_ARRAYS: Final = frozenset({INT8, INT4, TEXT, JSON, BPCHAR, VARCHAR, DATE, UUID_, JSONB})
-"""Of those, the ones whose unchanged arrays bear a mark (bytea[] does when bytes are base64)."""
+_MARKED_ARRAYS: Final = frozenset({INT8, INT4, TEXT, JSON, BPCHAR, VARCHAR, UUID_, JSONB})
+"""Of those, the ones whose unchanged arrays bear a mark; bytea[] and date[] do in some modes."""
 _LARGE_BITS: Final = 8_000  # below, a bit string is never stored out of line
 
 
@@ -237,15 +237,20 @@ def column(type_: ColumnType, modes: Modes, where: str) -> Column:
             f"{where}: {reason}, leave the column out of the mapping, or read the log with source: slot"
         )
     if type_.element:
-        marked = type_.element in _MARKED_ARRAYS or (
-            type_.element == BYTEA and modes.binaries is not Binaries.HEX
-        )
+        match type_.element:
+            case 17:
+                marked = modes.binaries is Binaries.BYTES
+            case 1082:
+                marked = modes.times is not Times.ISOSTRING
+            case element:
+                marked = element in _MARKED_ARRAYS
         return Column(_array(type_, modes, where), blurred=not marked)
     if _is_plain(type_.oid):
         return Column(_plain(modes.placeholder, where))
-    return Column(
-        _guarded(_scalar(type_, modes), where), blurred=type_.oid == BIT and type_.modifier > _LARGE_BITS
+    unmarked = (type_.oid == BIT and type_.modifier > _LARGE_BITS) or (
+        type_.oid == BYTEA and modes.binaries in (Binaries.BASE64, Binaries.BASE64_URL)
     )
+    return Column(_guarded(_scalar(type_, modes), where), blurred=unmarked)
 
 
 def _guarded(convert: Convert, where: str) -> Convert:

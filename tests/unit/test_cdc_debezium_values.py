@@ -171,6 +171,9 @@ def test_an_unchanged_large_value_is_known_in_each_of_its_guises(
         (OURS, array(21)),
         (OURS, array(17)),
         (OURS, ColumnType(1560, 40000)),
+        (ISO, array(1082)),
+        (URL, of(17)),
+        (Modes(binaries=Binaries.BASE64), of(17)),
     ],
 )
 def test_types_whose_unchanged_large_values_look_like_null_are_marked(

@@ -1,0 +1,282 @@
+"""One history through the slot and through Debezium's real engine: the same transactions, change by change.
+
+Where the two differ, the difference stands here by name. What Debezium loses and the decoder refuses is shown to be
+lost: were it carried one day, these tests say so.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cdc.changes import UNCHANGED, Change, Identity, Operation, Row, Transaction
+from cdc.decode.debezium_values import DebeziumError
+from cdc.seams import AwayError
+from tests.debezium_lab import Bench, engine_role, make_bench, over_tcp, read_history, read_records
+from workshop.postgres import EmbeddedPostgres
+
+DDL = """
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s');
+CREATE DOMAIN price AS numeric(8,3);
+CREATE TABLE value (
+    id bigint PRIMARY KEY, i2 smallint, i4 integer, r real, d double precision, n2 numeric(10,2), n numeric,
+    n0 numeric(5,0), pr price, m money, b boolean, b1 bit(1), b8 bit(8), b20 bit(20), vc varchar(20), c3 char(3),
+    tx text, nm name, ch "char", ts timestamp, ts3 timestamp(3), ts0 timestamp(0), tz timestamptz, tz3 timestamptz(3),
+    dt date, tm time, tm3 time(3), iv interval, js json, jb jsonb, u uuid, ip inet, ci cidr, mac macaddr,
+    mac8 macaddr8, en mood, ba bytea, i4r int4range, tzr tstzrange, nr numrange, dr daterange, tsv tsvector,
+    tsq tsquery, pt point, o oid, lsn pg_lsn, jp jsonpath, x8 xid8, mr int4multirange,
+    ia int[], i8a bigint[], i2a smallint[], ta text[], vca varchar(5)[], c3a char(3)[], ba2 boolean[], fa float8[],
+    ra real[], tsa timestamp[], ts3a timestamp(3)[], tza timestamptz[], da date[], tma time[], ua uuid[], ja jsonb[],
+    baa bytea[], ipa inet[], oa oid[], ra4 int4range[],
+    gen int GENERATED ALWAYS AS (i4 * 2) STORED);
+CREATE TABLE big (id int, sub text, body text, raw bytea, arr text[], jb jsonb, nums bigint[], days date[], ids uuid[],
+    plain text, PRIMARY KEY (id, sub));
+ALTER TABLE big ALTER body SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL, ALTER arr SET STORAGE EXTERNAL,
+    ALTER jb SET STORAGE EXTERNAL, ALTER nums SET STORAGE EXTERNAL, ALTER days SET STORAGE EXTERNAL,
+    ALTER ids SET STORAGE EXTERNAL;
+CREATE TABLE whole (id int PRIMARY KEY, a text NOT NULL DEFAULT 'd', b text);
+ALTER TABLE whole ALTER b SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;
+CREATE TABLE part (id int PRIMARY KEY, a text NOT NULL DEFAULT 'd', b text);
+"""
+KEYS = {"value": ("id",), "big": ("id", "sub"), "whole": ("id",), "part": ("id",)}
+
+HISTORY = (
+    """INSERT INTO value VALUES (1, -2, 1073741823, 1.5, 0.1, 19.99, 12345678901234567890.123456, -99999, 1.25,
+    -1234.56, true, B'1', B'10100101', B'10000000000000000001', 'väl', 'ab', E'tab\tq"\\\\\n', 'nm', 'x',
+    '2024-02-29 10:34:56.789012', '2024-02-29 10:34:56.789', '2024-02-29 10:34:56', '2024-02-29 10:34:56.789012+02',
+    '2024-02-29 10:34:56.7+00', '2024-02-29', '13:14:15.678901', '13:14:15.6', '1 year 2 mons 3 days 04:05:06.7',
+    '{"a": 1,  "b":[1]}', '{"a": 1.50, "ü": null}', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.1.2.3/24',
+    '10.1.0.0/16', '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05', 'it''s', '\\xdeadbeef00', '[1,5)',
+    '["2024-01-01 00:00:00+00",)', '(1.5,2]', '[2024-01-01,2024-02-01)', '''a'':1 ''fat'':2B', '''fat'' & ''cat''',
+    '(1.5,-2)', 4000000000, '16/B374D848', '$."a"', '12345', '{[1,3),[5,7)}',
+    '{1,NULL,3}', '{9007199254740993}', '{-1,2}', '{a,"b,c",NULL,"q\\"\\\\","","null"}', '{abc}', '{abc,d}',
+    '{t,f,NULL}', '{1.5,NaN,1e-30}', '{0.002,1.1}', '{"2024-02-29 10:34:56.789012",infinity}',
+    '{"2024-02-29 10:34:56.789"}', '{"2024-02-29 10:34:56.789012+02"}', '{2024-02-29,NULL}', '{10:00:00.5}',
+    '{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}', '{"{\\"a\\": 1}"}', '{"\\\\xdead",NULL}', '{10.0.0.1,10.0.0.0/8}',
+    '{4000000000}', '{"[1,3)"}')""",
+    "INSERT INTO value (id) VALUES (2)",
+    """INSERT INTO value (id, r, d, n, ts, ts3, tz, dt, tm, iv) VALUES
+    (3, 'NaN', 'Infinity', 'NaN', 'infinity', 'infinity', '-infinity', 'infinity', '24:00:00',
+     '-1 mons +3 days -00:00:00.000001'),
+    (4, 1e-30, 1.7976931348623157e308, 'Infinity', '-infinity', '-infinity', 'infinity', '-infinity', '00:00:00', '0'),
+    (5, 16777216, 1e15, '-Infinity', '0044-03-15 01:02:03 BC', '1969-12-31 23:59:59.999',
+     '0044-03-15 01:02:03+00 BC', '0044-03-15 BC', '00:00:00.001', '-1 year -2 mons +3 days 100:00:00'),
+    (6, 1e15, 123456789012345, 0.0000000000000000000100, '4714-11-24 BC', '10000-01-01', '0001-01-01 00:00:00+00 BC',
+     '5874897-12-31', '23:59:59.999999', '1 day -01:00:00'),
+    (7, 123456.7, 0.00001, 1e40, '1582-10-10', '0001-01-01', '294276-12-31 23:59:59.999999+00', '1582-10-10',
+     '12:00', '178000000 years')""",
+    "INSERT INTO value (id, ia, ta, i4r, jb, js, n2, m) VALUES (8, '{}', '{}', 'empty', 'null', '\"s\"', 0, 0)",
+    "UPDATE value SET tx = 'changed', ta = NULL WHERE id = 1",
+    """INSERT INTO big SELECT 1, 'a', repeat('x', 9000), decode(repeat('ab', 9000), 'hex'),
+    array_agg(md5(g::text)), to_jsonb(repeat('y', 9000)), array_agg(g::bigint), array_agg(current_date + g),
+    array_agg(md5(g::text)::uuid), 'p' FROM generate_series(1, 2000) g""",
+    "UPDATE big SET plain = 'q'",
+    "UPDATE big SET sub = 'b'",
+    "UPDATE big SET id = 2, body = 'new'",
+    "DELETE FROM big",
+    "INSERT INTO whole VALUES (1, 'a', repeat('b', 9000)), (2, 'c', NULL)",
+    "UPDATE whole SET a = 'z' WHERE id = 1",
+    "UPDATE whole SET id = 9 WHERE id = 1",
+    "DELETE FROM whole WHERE id = 9",
+    "INSERT INTO part VALUES (1, 'a', 'b'), (2, 'c', NULL)",
+    "UPDATE part SET a = 'z' WHERE id = 1",
+    "UPDATE part SET id = 9 WHERE id = 1",
+    "DELETE FROM part WHERE id = 9",
+    """BEGIN; INSERT INTO part VALUES (20, 'a', 'b'); INSERT INTO whole VALUES (20, 'a', 'b');
+    SELECT pg_logical_emit_message(true, 'fence', 'epoch=1'); UPDATE part SET b = 'q' WHERE id = 20; COMMIT""",
+    "BEGIN; INSERT INTO part VALUES (77); ROLLBACK",
+    "SELECT pg_logical_emit_message(false, 'outside', 'hello')",
+    "SELECT pg_logical_emit_message(true, 'alone', 'hello')",
+    "TRUNCATE part, whole",
+    "ALTER TABLE part ADD extra int DEFAULT 7; INSERT INTO part VALUES (30, 'a', 'b', 8)",
+    "ALTER TABLE part DROP b; INSERT INTO part VALUES (31, 'a', 8)",
+    "ALTER TABLE part RENAME a TO aa; INSERT INTO part VALUES (32, 'a', 8)",
+    "ALTER TABLE part ALTER extra TYPE bigint; INSERT INTO part VALUES (33, 'a', 8000000000)",
+)
+
+MODES: dict[str, dict[str, str]] = {
+    "the connector's own": {},
+    "microseconds, bytes": {"time.precision.mode": "microseconds", "binary.handling.mode": "bytes"},
+    "ISO 8601": {"time.precision.mode": "isostring"},
+    "schemas": {"converter.schemas.enable": "true", "time.precision.mode": "adaptive_time_microseconds"},
+}
+MIDNIGHT = {"ISO 8601": (b"24:00:00", b"00:00:00")}
+"""With isostring the end of a day comes as its beginning."""
+
+
+@pytest.fixture(scope="module")
+def role(postgres: EmbeddedPostgres) -> Iterator[str]:
+    with engine_role(postgres) as name:
+        yield name
+
+
+@pytest.fixture
+def bench_of(make_database: Callable[[], str], postgres: EmbeddedPostgres, role: str) -> Callable[..., Bench]:
+    return lambda **tables: make_bench(over_tcp(postgres, make_database(), role), **tables)
+
+
+def comparable(transaction: Transaction) -> tuple[Any, ...]:
+    """What must be equal. Debezium tells the time of a commit in milliseconds, and by column names what a row is: types
+    of columns that a table no longer has are not known. Empty transactions of other tables' changes are no news.
+    """
+    return (
+        transaction.position,
+        transaction.xid,
+        int(transaction.commit_time.timestamp() * 1000),
+        transaction.origin,
+        tuple((message.prefix, message.content) for message in transaction.messages),
+        tuple(_change(change) for change in transaction.changes),
+    )
+
+
+def _change(change: Change) -> tuple[Any, ...]:
+    names = change.relation.names()
+    return (change.operation, change.relation.table, named(names, change.before), named(names, change.after))
+
+
+def named(names: tuple[str, ...], row: Row | None) -> dict[str, Any] | None:
+    return None if row is None else {name: same(name, value) for name, value in zip(names, row, strict=True)}
+
+
+def same(name: str, value: Any) -> Any:
+    """Money is printed with sign and separators, and read without them."""
+    return re.sub(rb"[$,]", b"", value) if name == "m" and isinstance(value, bytes) else value
+
+
+def news(transactions: list[Transaction]) -> list[Transaction]:
+    heartbeat = "strangler-heartbeat"
+    return [
+        each
+        for each in transactions
+        if each.changes or any(message.prefix != heartbeat for message in each.messages)
+    ]
+
+
+@pytest.mark.parametrize("modes", MODES)
+def test_debezium_tells_the_same_history_as_the_log(bench_of: Callable[..., Bench], modes: str) -> None:
+    # an unchanged array of dates shows as NULL there, and is refused
+    ignored = {"big": frozenset({"days"})} if modes == "ISO 8601" else {}
+    bench = bench_of(ddl=DDL, keys=KEYS, ignored=ignored)
+    bench.write(*HISTORY)
+    bench.end()
+    ours = news(read_history(bench.slot(), bench.begin))
+    theirs = news(read_history(bench.engine(MODES[modes]), bench.begin))
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        expected = comparable(mine)
+        if modes in MIDNIGHT and b"24:00:00" in repr(expected).encode():
+            for *_, after in expected[-1]:
+                if after and after.get("tm") == MIDNIGHT[modes][0]:
+                    after["tm"] = MIDNIGHT[modes][1]
+        actual = comparable(other)
+        for left_out in ignored.get("big", ()):
+            for *_, after in (*actual[-1], *expected[-1]):
+                if after:
+                    after.pop(left_out, None)
+        assert actual == expected
+    kinds = {change.operation for each in theirs for change in each.changes}
+    assert kinds == set(Operation)
+    assert any(
+        change.before is not None and change.after is not None and UNCHANGED in change.after
+        for each in theirs
+        for change in each.changes
+        if change.relation.identity is Identity.DEFAULT
+    ), "a key change that left large values alone"
+
+
+LOSSY: dict[str, tuple[dict[str, str], list[tuple[str, str, str]]]] = {
+    "the connector's own": (
+        {},
+        [
+            ("timetz", "'13:14:15.5+05:30'", "zone"),
+            ("varbit(12)", "B'00101'", "long"),
+            ("mood[]", "'{sad,ok}'", "arrays"),
+            ("numeric[]", "'{1.50,NaN}'", "arrays"),
+            ("float8[]", "ARRAY(SELECT generate_series(1, 4000)::float8)", "NULL after an update"),
+            ("timestamptz[]", "array_fill(now(), ARRAY[4000])", "NULL after an update"),
+        ],
+    ),
+    "lossy": (
+        {
+            "interval.handling.mode": "numeric",
+            "time.precision.mode": "connect",
+            "decimal.handling.mode": "double",
+            "binary.handling.mode": "base64",
+            "include.unknown.datatypes": "false",
+        },
+        [
+            ("interval", "'1 mon'", "months"),
+            ("timestamp", "'2024-02-29 10:34:56.789012'", "microseconds"),
+            ("numeric(30,2)", "12345678901234567890.12", "rounds"),
+            ("name", "'nm'", "include.unknown"),
+            ("bytea", "decode(repeat('ab', 9000), 'hex')", "NULL after an update"),
+        ],
+    ),
+    "more of them": (
+        {"time.precision.mode": "nanoseconds", "decimal.handling.mode": "precise"},
+        [("timestamp(3)", "'0044-03-15 BC'", "1677"), ("numeric", "'NaN'", "NaN")],
+    ),
+}
+
+
+@pytest.mark.parametrize("modes", LOSSY)
+def test_what_debezium_loses_is_refused_by_name(bench_of: Callable[..., Bench], modes: str) -> None:
+    more, columns = LOSSY[modes]
+    tables = {f"t{number}": column for number, column in enumerate(columns)}
+    ddl = "CREATE TYPE mood AS ENUM ('sad', 'ok');" + ";".join(
+        f"CREATE TABLE {name} (id int PRIMARY KEY, k int, lossy {type_})"
+        for name, (type_, _, _) in tables.items()
+    )
+    bench = bench_of(ddl=ddl, keys=dict.fromkeys(tables, ("id",)))
+    for name, (type_, literal, _) in tables.items():
+        if "[]" in type_ or type_ == "bytea":
+            bench.write(f"ALTER TABLE {name} ALTER lossy SET STORAGE EXTERNAL")
+        bench.write(f"INSERT INTO {name} VALUES (1, 1, {literal})", f"UPDATE {name} SET k = 2")
+    bench.end()
+    records = read_records(bench, more)
+    decoder = bench.decoder(more)
+    for name, (_, _, why) in tables.items():
+        said = [value for topic, _, value, _ in records if topic.endswith(f".{name}")]
+        assert [each["op"] for each in said] == ["c", "u"]
+        if why.startswith("NULL"):
+            assert said[1]["after"] == {"id": 1, "k": 2, "lossy": None}, "Debezium's own record"
+            decoder.decode(b'{"id": 1}', json.dumps(said[0]).encode())
+        with pytest.raises(DebeziumError, match=rf"column {name}\.lossy.*{why}.*source: slot"):
+            decoder.decode(b'{"id": 1}', json.dumps(said[1]).encode())
+
+
+def test_an_incremental_snapshot_brings_rows_as_inserts(bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(
+        ddl="CREATE TABLE t (id int PRIMARY KEY, a text);"
+        "CREATE TABLE debezium_signal (id varchar(42) PRIMARY KEY, type varchar(32), data varchar(2048))",
+        keys={"t": ("id",), "debezium_signal": ("id",)},
+    )
+    bench.write(
+        "INSERT INTO t SELECT g, 'r' || g FROM generate_series(1, 5) g",
+        """INSERT INTO debezium_signal VALUES ('s', 'execute-snapshot',
+        '{"data-collections": ["public.t"], "type": "incremental"}')""",
+    )
+    source = bench.engine(
+        {"signal.data.collection": "public.debezium_signal", "incremental.snapshot.chunk.size": "2"}
+    )
+    source.start(bench.begin)
+    rows: list[Change] = []
+    try:
+        while len(rows) < 10:
+            for event in source.read(0.2):
+                if isinstance(event, Transaction):
+                    rows += [each for each in event.changes if each.relation.table.name == "t"]
+    finally:
+        source.close()
+    assert [(each.operation, each.after) for each in rows[5:]] == [
+        (Operation.INSERT, (b"%d" % number, b"r%d" % number)) for number in range(1, 6)
+    ]
+
+
+def test_an_engine_that_cannot_begin_says_why(bench_of: Callable[..., Bench]) -> None:
+    bench = bench_of(ddl="CREATE TABLE t (id int PRIMARY KEY)", keys={"t": ("id",)})
+    source = bench.engine({"publication.name": "none_such"})
+    with pytest.raises(AwayError, match="Publication autocreation is disabled"):
+        read_history(source, bench.begin)
