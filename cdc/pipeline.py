@@ -72,7 +72,7 @@ class StreamConfig:
     `max_waiting_changes`: about so many may wait in memory. `replace_target`: the snapshot deletes rows it
     finds in the target tables. `local_only`: leave out what another stream wrote on the source. `on_refused`,
     `max_parked`: whether a change that the target refuses stops the stream or is parked, and how many keys
-    may be.
+    may be. `kafka`: the changes travel through it. `embedded`: Debezium's engine reads the log, without a broker.
     """
 
     slot: str
@@ -87,6 +87,7 @@ class StreamConfig:
     on_refused: OnRefused = OnRefused.STOP
     max_parked: int = 1_000
     kafka: KafkaSettings | None = None
+    embedded: bool = False
 
 
 class Start(StrEnum):
@@ -301,6 +302,13 @@ def _session(
 
 
 def _source(config: StreamConfig) -> Source:
+    if config.embedded:
+        from cdc.sources.embedded import EmbeddedSource, engine_properties  # noqa: PLC0415  # costs nothing unless asked for
+
+        settings = connector(config, KafkaSettings("", "", config.slot))
+        return EmbeddedSource(
+            engine_properties(settings, config.source_dsn), read_tables=lambda: _tables(config)
+        )
     if config.kafka is None:
         return SlotSource(
             config.source_dsn,

@@ -65,7 +65,7 @@ class KafkaNames:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """The change stream: its names in the databases, and what happens to a change that the target refuses. `kafka` is
-    None when it reads the write-ahead log itself.
+    None when no broker is between; then it reads the write-ahead log itself, or Debezium's engine does (`embedded`).
     """
 
     slot: str
@@ -74,6 +74,7 @@ class Stream:
     on_refused: OnRefused = OnRefused.STOP
     max_parked: int = 1_000
     kafka: KafkaNames | None = None
+    embedded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +259,10 @@ class _Kafka(_Strict):
 
 
 class _Stream(_Strict):
-    source: Literal["slot", "kafka"] = Field(
+    source: Literal["slot", "kafka", "debezium"] = Field(
         "slot",
-        description="where changes are read: the write-ahead log, or what Debezium writes of it into Kafka",
+        description="where changes are read: the write-ahead log, what Debezium writes of it into Kafka, or Debezium's "
+        "engine in a process of ours, without a broker (extra `debezium`, Java 17)",
     )
     kafka: _Kafka = _Kafka()
     slot: Name
@@ -477,6 +479,7 @@ def _stream(parsed: _Stream) -> Stream:
         on_refused=OnRefused(parsed.on_refused),
         max_parked=parsed.max_parked,
         kafka=kafka if parsed.source == "kafka" else None,
+        embedded=parsed.source == "debezium",
     )
 
 

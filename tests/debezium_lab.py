@@ -29,6 +29,7 @@ from tests.cdc_shop import admin
 from workshop.postgres import EmbeddedPostgres
 
 PASSWORD = "of the engine's role"
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -Xshare:auto"
 PUBLICATION = "everything"
 ENOUGH = "enough"
 """Prefix of the message that ends a history."""

@@ -73,6 +73,7 @@ class CdcStream:
             target_dsn=self._target,
             on_refused=self.plan.stream.on_refused,
             max_parked=self.plan.stream.max_parked,
+            embedded=self.plan.stream.embedded,
         )
 
     def running_config(self) -> StreamConfig:
