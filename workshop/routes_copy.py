@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from strangler_proxy.envoy.capability import KeyPath, refused_keys
+from strangler_proxy.envoy.capability import refused_keys
+from strangler_proxy.known_keys import KeyPath
 from strangler_proxy.routes import load_routes, parse_with_places
 from workshop.layout import Ports
 

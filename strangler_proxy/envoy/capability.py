@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from chassis.problems import Problem
 from chassis.yamlfile import Places
 from strangler_proxy.envoy.render import hosts_of
+from strangler_proxy.known_keys import KeyPath, beyond, patterns
 from strangler_proxy.table import Routes, StickyKind
 
-KeyPath = tuple[str | int, ...]
-
-# `*` stands for any one key or index.
-_DONE_KEYS = """
+_DONE = patterns("""
 version
 default
 expose
@@ -77,8 +75,7 @@ via
 via.name
 via.requests
 via.responses
-"""
-_DONE = frozenset(tuple(key.split(".")) for key in _DONE_KEYS.split())
+""")
 
 _PYTHON = "run the Python engine (--engine python)"
 # By the last key of a path: why not, and what to do instead of changing the engine.
@@ -125,25 +122,11 @@ def _keys(routes: Routes, places: Places) -> Iterator[Problem]:
 
 def _refused(routes: Routes, places: Places) -> Iterator[tuple[KeyPath, str]]:
     reading_freely = all(group.guarding is None for group in routes.groups.values())
-    refused: set[KeyPath] = set()
-    for path in sorted(places.index, key=len):
-        if not path or any(path[:length] in refused for length in range(1, len(path))):
-            continue  # the document itself, or inside of what is named already
+    for path in beyond(places, _DONE):
         if "read_your_writes" in path and reading_freely:
             continue  # it says that there is none
-        if not _is_done(path):
-            refused.add(path)
-            key = str(path[-1])
-            yield path, f"{_REMEDIES[key]}, or {_PYTHON}" if key in _REMEDIES else _PYTHON
-
-
-def _is_done(path: KeyPath) -> bool:
-    # A key of a mapping with free names, and an index of a list, stand at known depths.
-    star = {1} if path[0] in ("backends", "groups") else set()
-    pattern = tuple(
-        "*" if position in star or isinstance(part, int) else part for position, part in enumerate(path)
-    )
-    return pattern in _DONE
+        key = str(path[-1])
+        yield path, f"{_REMEDIES[key]}, or {_PYTHON}" if key in _REMEDIES else _PYTHON
 
 
 def _values(routes: Routes, places: Places, authorities: str) -> Iterator[Problem]:

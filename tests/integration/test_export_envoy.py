@@ -19,7 +19,7 @@ from workshop.postgres import free_port
 ENVIRONMENT = os.environ | {"STRANGLER_COOKIE_SECRET": SECRET.decode()}
 
 
-def exported(routes: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def exported(routes: Path, *options: str, to: str = "envoy") -> subprocess.CompletedProcess[str]:
     """The command, as it is run."""
     call = [
         sys.executable,
@@ -184,3 +184,27 @@ def test_what_would_let_wrong_requests_through_is_refused(
     assert again.returncode == 0, again.stderr
     assert f"- name: {name}|" not in config.read_text()
     assert exported(routes, "--without", "nobody").returncode == 2
+
+
+def test_gateway_api_is_written_by_the_same_command(tmp_path: Path) -> None:
+    routes, manifests = tmp_path / "routes.yaml", tmp_path / "k8s.yaml"
+    routes.write_bytes(routes_text(1, 2, percent=25))
+    done = exported(
+        routes,
+        "-o",
+        str(manifests),
+        "--namespace",
+        "shop",
+        "--service",
+        "catalog=other/products:80",
+        to="gateway-api",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NOT STICKY" in done.stderr
+    text = manifests.read_text()
+    assert "NOT STICKY" in text.partition("---\n")[0]
+    assert "name: products\n" in text
+    assert "namespace: other\n" in text
+    bad = exported(routes, "--service", "nobody=x:80", to="gateway-api")
+    assert bad.returncode == 2
+    assert "no backend 'nobody'" in bad.stderr
