@@ -21,12 +21,13 @@ Rows = Sequence[Row]
 
 
 class AskedBy(Enum):
-    """Whose session asks: the stream's role, or the owner of the tables (who may read rows before `prepare`
-    has granted that to the stream's role).
+    """Whose session asks: the stream's role; the owner of the tables, who may read rows before `prepare` has
+    granted that to the stream's role; or nobody but the owner, when the question is what he himself may do.
     """
 
     STREAM = auto()
     OWNER = auto()
+    OWNER_ALONE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class TableCheck:
     """One rule that is checked table by table. `facts` is asked once in database `facts_in`, `question`
-    turns its rows into the query that is asked in `asks` for one table, as the owner of the tables.
+    turns its rows into the query that is asked in `asks` for one table, as the owner of the tables. `asked_by`:
+    who asks for `facts`.
     """
 
     rule: Rule
@@ -119,6 +121,7 @@ class TableCheck:
     judge: Callable[[TableMapping, Rows, Rows, Subject], Iterator[Finding]]
     facts_in: Side | None = None
     facts: str = ""
+    asked_by: AskedBy = AskedBy.OWNER
     none_when_absent: bool = False
     mended_by_prepare: bool = False
 

@@ -41,15 +41,21 @@ class Addresses:
     connect: str | None = None
 
     def of(self, side: Side, asked_by: AskedBy) -> str:
-        """The DSN for questions to `side` by `asked_by`."""
+        """The DSN for questions to `side` by `asked_by`. Raises _NoOwnerError."""
         stream, owner = (
             (self.source, self.source_owner) if side is Side.SOURCE else (self.target, self.target_owner)
         )
-        return owner if asked_by is AskedBy.OWNER and owner is not None else stream
+        if asked_by is AskedBy.OWNER_ALONE and owner is None:
+            raise _NoOwnerError
+        return stream if asked_by is AskedBy.STREAM or owner is None else owner
 
 
 class UnknownRuleError(Exception):
     """There is no rule of that name."""
+
+
+class _NoOwnerError(Exception):
+    """Only the owner of the tables could answer, and his address is not known."""
 
 
 class _NotReachedError(Exception):
@@ -90,7 +96,7 @@ class _Sessions:
                 )
             )
         except psycopg.OperationalError as error:
-            whose = "the owner of its tables" if asked_by is AskedBy.OWNER else "the stream's role"
+            whose = "the stream's role" if asked_by is AskedBy.STREAM else "the owner of its tables"
             return UNREACHABLE.unknown(
                 f"the {side} database cannot be reached as {whose}, nothing was checked there: {_last(error)}",
                 place=Place(side),
@@ -139,6 +145,10 @@ def _run(check: Check, subject: Subject, sessions: _Sessions) -> list[Finding]:
             rows[side] = _ask(sessions.of(side, check.asked_by), query, subject.parameters(side))
         except _NotReachedError:
             return []
+        except _NoOwnerError:
+            message = f"could not be checked: the address of the {side}'s owner is not set"
+            remedy = "set the variable that owner_dsn_env of the plan names"
+            return [check.rule.unknown(message, place=Place(side), remedy=remedy)]
         except psycopg.errors.UndefinedTable as error:
             if not check.none_when_absent:
                 return [_unknown(check.rule, side, error)]
@@ -153,7 +163,7 @@ def _run_by_table(check: TableCheck, subject: Subject, sessions: _Sessions) -> l
     side = check.facts_in
     try:
         if side is not None:
-            facts = _ask(sessions.of(side, AskedBy.OWNER), check.facts, subject.parameters(side))
+            facts = _ask(sessions.of(side, check.asked_by), check.facts, subject.parameters(side))
     except _NotReachedError:
         return []
     except psycopg.errors.UndefinedTable as error:

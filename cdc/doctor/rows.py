@@ -11,7 +11,7 @@ later may still break a limit: then the stream stops there and says so.
 from collections.abc import Callable, Iterator
 
 from cdc.changes import quote
-from cdc.doctor.check import MAPPED, Row, Rows, Subject, TableCheck
+from cdc.doctor.check import MAPPED, AskedBy, Row, Rows, Subject, TableCheck
 from cdc.findings import Finding, Place, Rule, Severity, Side
 from cdc.mapping import TableMapping
 
@@ -308,6 +308,7 @@ ROW_CHECKS: tuple[TableCheck, ...] = (
         judge_not_empty,
         facts_in=Side.TARGET,
         facts=_STORED,
+        asked_by=AskedBy.STREAM,  # the schema may be its own
         none_when_absent=True,
     ),
     TableCheck(

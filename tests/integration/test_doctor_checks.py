@@ -646,6 +646,24 @@ def test_a_check_that_times_out_is_not_a_pass(pair: Pair) -> None:
     assert "lock timeout" in found[0].message
 
 
+def test_without_the_owners_address_his_rights_are_unknown(pair: Pair) -> None:
+    found = examine(_subject(), replace(pair.addresses, source_owner=None, target_owner=None))
+    assert {each.severity for each in found} == {Severity.UNKNOWN}
+    assert {each.rule for each in found} >= {"source-owner", "source-create", "target-owner", "target-create"}
+
+
+def test_a_schema_that_the_streams_role_owns_is_read_as_that_role(pair: Pair) -> None:
+    _run(
+        pair,
+        "target",
+        f"ALTER SCHEMA strangler_cdc OWNER TO {STREAM}; REVOKE USAGE ON SCHEMA strangler_cdc FROM PUBLIC",
+    )
+    _run(pair, "target", f"REVOKE ALL ON SCHEMA strangler_cdc FROM {SERVICE}")
+    assert pair.examine() == []
+    _run(pair, "target", "INSERT INTO stock VALUES ('x', 1, 1)")
+    assert _one(pair, "target-not-empty").severity is Severity.ERROR
+
+
 def test_prepare_is_not_held_up_by_what_it_mends(pair: Pair) -> None:
     _run(pair, "source", "ALTER PUBLICATION doctor SET (publish = 'insert')")
     _run(pair, "source", "REVOKE SELECT ON catalog_stock FROM doctor_cdc")
