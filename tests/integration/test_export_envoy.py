@@ -26,7 +26,7 @@ def exported(routes: Path, *options: str, to: str = "envoy") -> subprocess.Compl
         "-c",
         "from migration_plans.cli import main; main()",
         "export",
-        "envoy",
+        to,
         str(routes),
     ]
     return subprocess.run([*call, *options], capture_output=True, text=True, timeout=60, check=False)
