@@ -21,6 +21,7 @@ from psycopg import pq
 
 from cdc import statements
 from cdc.changes import Lsn
+from cdc.copyformat import binary_fits
 from cdc.mapping import Mapping, TableMapping
 from cdc.meter import SnapshotProgress, TableProgress
 from cdc.seams import StreamError
@@ -115,12 +116,13 @@ def _copy(
     progress: "_Progress",
     stop: StopEvent,
 ) -> None:
-    command = f"COPY ({statements.snapshot_select(table)}) TO STDOUT"
     count = 0
     try:
+        select = statements.snapshot_select(table)
+        binary = binary_fits(_types(source, select), _types(target, statements.target_select(table)))
         with (
-            closing(_blocks(source, command)) as blocks,
-            target.cursor().copy(statements.copy_target(table).encode()) as sink,
+            closing(_blocks(source, select, binary=binary)) as blocks,
+            target.cursor().copy(statements.copy_target(table, binary=binary).encode()) as sink,
         ):
             for rows, block in blocks:
                 if stop.is_set():
@@ -141,15 +143,21 @@ def _copy(
         ) from error
 
 
-def _blocks(source: psycopg.Connection[Any], command: str) -> Generator[tuple[int, bytes]]:
-    """The output of a COPY TO STDOUT in blocks of many rows, each with its number of rows.
+def _types(connection: psycopg.Connection[Any], query: str) -> list[int]:
+    """The OIDs of what `query` returns; no row is read."""
+    found = connection.execute(f"{query} LIMIT 0".encode())
+    return [column.type_code for column in found.description or ()]
+
+
+def _blocks(source: psycopg.Connection[Any], query: str, *, binary: bool) -> Generator[tuple[int, bytes]]:
+    """The rows of `query` as COPY writes them, in blocks of many rows, each with its number of rows.
 
     One message of the protocol is one row. psycopg's own COPY goes through its waiting machinery for each;
     here the messages that are already there are taken in a tight loop (a third less processor time for the whole
     snapshot, measured). Left before its end, the session is closed. An empty block says that nothing has come.
     """
     pgconn = source.pgconn
-    result = pgconn.exec_(command.encode())
+    result = pgconn.exec_(f"COPY ({query}) TO STDOUT{' (FORMAT binary)' if binary else ''}".encode())
     if result.status != pq.ExecStatus.COPY_OUT:
         raise psycopg.errors.error_from_result(result)
     finished = False
@@ -176,7 +184,8 @@ def _blocks(source: psycopg.Connection[Any], command: str) -> Generator[tuple[in
         while pgconn.get_result() is not None:
             pass  # the session is free for the next command only then
         finished = True
-        yield len(rows), b"".join(rows)
+        # the end of the binary form is a message without a row; its header comes with the first message
+        yield len(rows) - binary, b"".join(rows)
     finally:
         if not finished:
             source.close()

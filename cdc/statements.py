@@ -83,9 +83,15 @@ def snapshot_select(table: TableMapping) -> str:
     return f"SELECT {_selected(table.columns)} FROM {table.source.sql} AS {_row_name(table)}"
 
 
-def copy_target(table: TableMapping) -> str:
-    """Takes rows of `snapshot_select` as COPY text."""
-    return f"COPY {table.target.sql} ({_names(column.name for column in table.columns)}) FROM STDIN"
+def target_select(table: TableMapping) -> str:
+    """The columns of the target table that `snapshot_select` fills, in its order."""
+    return f"SELECT {_names(column.name for column in table.columns)} FROM {table.target.sql}"
+
+
+def copy_target(table: TableMapping, *, binary: bool = False) -> str:
+    """Takes rows of `snapshot_select` as COPY text, or in its binary form."""
+    names = _names(column.name for column in table.columns)
+    return f"COPY {table.target.sql} ({names}) FROM STDIN{' (FORMAT binary)' if binary else ''}"
 
 
 def create_staged(table: TableMapping, carrier: Carrier) -> list[str]:
