@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools debezium-tools test check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
+.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools debezium-tools test chaos check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ docs: setup ## Write the generated pages of docs/reference anew
 
 bench: bench-proxy bench-cdc ## Measure proxy and change stream against named peers, alone on this machine, and write the results
 	@$(BIN)/python -m benchmarks.parity --output benchmarks/parity.json
+
+chaos: setup ## Kill, cut, freeze and mislead the change stream in 500 seeded runs (SEEDS=n: so many; SEED=n: only this one)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500))
 
 fuzz: setup ## Fuzz what clients may send for five minutes; findings are written as crash-*
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
