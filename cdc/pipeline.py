@@ -38,7 +38,7 @@ from cdc.meter import Meter, Phase, SnapshotProgress
 from cdc.parked import OnRefused
 from cdc.prepare import publication_gaps
 from cdc.readahead import ReadAhead
-from cdc.seams import AwayError, Sink, Source, StreamError
+from cdc.seams import BEGIN_ANEW, AwayError, Sink, Source, StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
 from cdc.snapshot import StoppedError, take_snapshot
@@ -106,7 +106,6 @@ def decide_start(
 
     Raises StreamError when going on would lose changes, or drop a slot that is not ours.
     """
-    begin_anew = "tear the stream down and prepare it again, the snapshot then copies everything anew"
     if state is not None and state.plugin != "pgoutput":
         raise StreamError(
             f"slot {slot} on the source belongs to something else (plugin {state.plugin or 'none'!r}); "
@@ -124,19 +123,19 @@ def decide_start(
         raise StreamError(
             f"the target is filled up to {position}, but slot {slot} does not exist on the source: the "
             "changes since "
-            f"then can no longer be read; {begin_anew}"
+            f"then can no longer be read; {BEGIN_ANEW}"
         )
     if state.lost:
         raise StreamError(
             f"slot {slot} has lost the log it needs (max_slot_wal_keep_size was exceeded): changes after "
             f"{position} "
-            f"can no longer be read; {begin_anew}"
+            f"can no longer be read; {BEGIN_ANEW}"
         )
     if state.confirmed is not None and state.confirmed > position and not kept_elsewhere:
         raise StreamError(
             f"slot {slot} was read up to {state.confirmed}, but the target holds only what happened up to "
             f"{position}: "
-            f"was the target restored from a backup? {begin_anew}"
+            f"was the target restored from a backup? {BEGIN_ANEW}"
         )
     return Start.STREAM
 
@@ -432,6 +431,15 @@ def _begin(
         _let_go_of_slot(config)
         raise
     log.info("snapshot_done", position=str(point))
+    # Nobody holds the slot while rows are copied. Was it dropped or made anew meanwhile, the server would silently
+    # begin where the slot does.
+    with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+        decide_start(
+            slot=config.slot,
+            database=source.info.dbname,
+            position=point,
+            state=slot_state(source, config.slot),
+        )
 
 
 def _let_go_of_slot(config: StreamConfig) -> None:
@@ -482,8 +490,7 @@ def _check_copied(copied: frozenset[TableName] | None, mapping: Mapping) -> None
     if missing:
         raise StreamError(
             f"{', '.join(map(str, missing))} was not mapped when the snapshot was taken: rows that were there "
-            "before are not in the target; remove it from the mapping, or tear the stream down and prepare "
-            "it again, the snapshot then copies everything anew"
+            f"before are not in the target; remove it from the mapping, or {BEGIN_ANEW}"
         )
 
 

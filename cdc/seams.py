@@ -10,6 +10,9 @@ from typing import Protocol
 
 from cdc.changes import Event, Lsn, Transaction
 
+BEGIN_ANEW = "tear the stream down and prepare it again, the snapshot then copies everything anew"
+"""What remains to be done when the source cannot give the changes that the target lacks."""
+
 
 class StreamError(Exception):
     """The stream cannot go on as things are, a person has to act; the message says what to do."""

@@ -9,6 +9,7 @@ applier's, which asks for that later (`cdc.sinks.postgres`).
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
 SETTINGS = {
     "timezone": "UTC",
@@ -54,3 +55,11 @@ def connect(dsn: str, *, name: str, autocommit: bool = True, **more: str) -> psy
         connect_timeout=10,
         **KEEPALIVES,
     )
+
+
+def failure(result: pq.abc.PGresult) -> psycopg.Error:
+    """The exception for a result that says an error. One without SQLSTATE is libpq's own: the connection is lost,
+    which passes, and psycopg by itself would call a DatabaseError, which does not.
+    """
+    error = psycopg.errors.error_from_result(result)
+    return error if error.sqlstate else psycopg.OperationalError(str(error))

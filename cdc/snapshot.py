@@ -25,7 +25,7 @@ from cdc.copyformat import binary_fits
 from cdc.mapping import Mapping, TableMapping
 from cdc.meter import SnapshotProgress, TableProgress
 from cdc.seams import StreamError
-from cdc.sessions import connect
+from cdc.sessions import connect, failure
 from cdc.sinks.postgres import ApplyError
 from cdc.sources.slot import SlotTimeoutError, created_slot
 
@@ -159,7 +159,7 @@ def _blocks(source: psycopg.Connection[Any], query: str, *, binary: bool) -> Gen
     pgconn = source.pgconn
     result = pgconn.exec_(f"COPY ({query}) TO STDOUT{' (FORMAT binary)' if binary else ''}".encode())
     if result.status != pq.ExecStatus.COPY_OUT:
-        raise psycopg.errors.error_from_result(result)
+        raise failure(result)
     finished = False
     try:
         rows: list[bytes] = []
@@ -180,7 +180,7 @@ def _blocks(source: psycopg.Connection[Any], query: str, *, binary: bool) -> Gen
                 break
         result = pgconn.get_result() or result
         if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result)
+            raise failure(result)
         while pgconn.get_result() is not None:
             pass  # the session is free for the next command only then
         finished = True

@@ -24,8 +24,8 @@ from psycopg import pq
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark, literal, quote
 from cdc.decode.frames import drain
 from cdc.decode.transactions import Assembler
-from cdc.seams import StreamError
-from cdc.sessions import KEEPALIVES, connect, options
+from cdc.seams import BEGIN_ANEW, StreamError
+from cdc.sessions import KEEPALIVES, connect, failure, options
 
 _KEEPALIVE = ord("k")
 _KEEPALIVE_BODY = struct.Struct(">xQqB")
@@ -142,7 +142,7 @@ def _exec_with_timeout(
     result = pgconn.get_result()
     assert result is not None
     if result.status != pq.ExecStatus.TUPLES_OK:
-        raise psycopg.errors.error_from_result(result)
+        raise failure(result)
     return result
 
 
@@ -189,7 +189,7 @@ class SlotSource:
 
     def start(self, after: Lsn) -> None:
         """Connect and begin after `after`. Raises psycopg.Error, ObjectInUse while another reader has the
-        slot, StreamError when a table is not there.
+        slot, StreamError when a table is not there, or the slot is not.
         """
         self.close()
         connection = _replication_connection(self._dsn, f"strangler_cdc read {self._slot}")
@@ -207,7 +207,12 @@ class SlotSource:
         result = connection.pgconn.exec_(command.encode())
         if result.status != pq.ExecStatus.COPY_BOTH:
             self.close()
-            raise psycopg.errors.error_from_result(result)
+            error = failure(result)
+            if isinstance(error, psycopg.errors.UndefinedObject):
+                raise StreamError(
+                    f"slot {self._slot} is gone from the source, and with it the changes after {after}; {BEGIN_ANEW}"
+                ) from error
+            raise error
         connection.pgconn.nonblocking = 1
         self._last_heard = time.monotonic()
         self._feedback(ask=False)
@@ -307,7 +312,7 @@ class SlotSource:
     def _ended(self, pgconn: pq.abc.PGconn) -> psycopg.Error:
         result = pgconn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            return psycopg.errors.error_from_result(result)
+            return failure(result)
         return psycopg.OperationalError("the source ended the stream")
 
 
