@@ -8,13 +8,17 @@ changes nothing; a transaction is given away when its END is there and nothing i
 
 A transaction that is given in pieces bears, until its last, the position just behind the commit before it: greater
 than any stored position that lacks it (a stored position is always that of an END).
+
+Rows of snapshots belong to no transaction; they go with the next one that is given away. When a commit comes that the
+target has already, those before it went with it or are older than what followed, and are dropped: Debezium, when it
+repeats the commit, reads and writes their chunk anew after it.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cdc.changes import Change, LogMessage, Lsn, Transaction
+from cdc.changes import Change, Event, LogMessage, Lsn, Transaction, Watermark
 from cdc.decode.debezium import Kind, Record
 from cdc.decode.transactions import PIECE_CHANGES
 
@@ -56,8 +60,10 @@ class Assembly:
         """Is no transaction half read? Then what was given away is all there was so far."""
         return not self._open and not self._loose
 
-    def feed(self, record: Record) -> Iterator[Transaction]:
-        """What is complete with this record. Raises GapError when it shows that others never came."""
+    def feed(self, record: Record) -> Iterator[Event]:
+        """What is complete with this record; a transaction that says nothing is a watermark. Raises GapError when it
+        shows that others never came.
+        """
         match record.kind:
             case Kind.CHANGE | Kind.OTHER | Kind.MOVED_AWAY:
                 yield from self._place(record)
@@ -84,9 +90,10 @@ class Assembly:
         ):
             yield self._cut(transaction, position=Lsn(record.after + 1), time=record.commit_time, more=True)
 
-    def _end(self, record: Record) -> Iterator[Transaction]:
+    def _end(self, record: Record) -> Iterator[Event]:
         transaction = self._open.pop(record.xid, None)
         if record.position <= self._after:
+            self._loose.clear()
             return  # contained, or a repetition
         self._nothing_lost(record)
         transaction = transaction or _Open(record.xid)
@@ -97,7 +104,9 @@ class Assembly:
                 f"topic holds only {there} of them in a row"
             )
         self._after = record.position
-        yield self._cut(transaction, position=record.position, time=record.commit_time, more=False)
+        whole = transaction.given == 0
+        last = self._cut(transaction, position=record.position, time=record.commit_time, more=False)
+        yield last if last.changes or last.messages or not whole else Watermark(record.position)
 
     def _nothing_lost(self, record: Record) -> None:
         """Transactions come in commit order: one that began before this END and has none of its own never gets one."""

@@ -26,7 +26,7 @@ from typing import IO
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.assembly import Assembly, GapError
-from cdc.changes import Event, Lsn, TableName, Transaction
+from cdc.changes import Event, Lsn, TableName, Watermark
 from cdc.decode.debezium import Decoder, Record, Table, UnknownColumnsError
 from cdc.decode.debezium_values import DebeziumError, Modes
 from cdc.seams import AwayError, StreamError
@@ -119,8 +119,8 @@ class EmbeddedSource:
             number, _, key, value, headers = line.split(b"\t")
             try:
                 record = self._decode(key or None, value or None, _headers(headers))
-                for transaction in self._assembly.feed(record):
-                    self._give(transaction, int(number), events)
+                for event in self._assembly.feed(record):
+                    self._give(event, int(number), events)
             except (DebeziumError, GapError) as error:
                 raise StreamError(
                     f"Debezium, slot {self._properties['slot.name']}: {error}; then tear the stream down and prepare "
@@ -128,11 +128,11 @@ class EmbeddedSource:
                 ) from error
         return events
 
-    def _give(self, transaction: Transaction, number: int, events: list[Event]) -> None:
-        events.append(transaction)
-        if not transaction.more:
+    def _give(self, event: Event, number: int, events: list[Event]) -> None:
+        events.append(event)
+        if isinstance(event, Watermark) or not event.more:
             with self._guard:
-                self._ends.append((transaction.position, number))
+                self._ends.append((event.position, number))
 
     def confirm(self, position: Lsn) -> None:
         """Tell the engine how far its records are stored; it tells the slot."""

@@ -2,9 +2,11 @@
 
     consumer ─► decode.debezium ─► assembly ─► Transactions, Watermarks
 
-Where to go on is decided by the position in the target alone; the consumer group's offset only says from where to
-read again. It is committed after the target is, and never past a transaction that is not durable there, so a crash
-between the two repeats records and loses none.
+Where to go on is decided by the position in the target alone; the consumer group's offset only spares reading again. It
+is committed after the target is, and never past a transaction that is not durable there, so a crash between the two
+repeats records and loses none. With it stands the position it belongs to: where the target holds less (it was restored
+from a backup), or the group's offset has expired, the topic is read from its first record, and what the target has is
+left out. A topic that has lost its beginning serves only whom the first commit it still holds is no news to.
 
 The partition is assigned, not subscribed to: the stream's lock in the target keeps a second reader out, and a killed
 one need not be waited for. kafka-python reconnects by itself; a broker that stays away shows as silence.
@@ -21,8 +23,8 @@ from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRange
 from kafka.structs import OffsetAndMetadata
 
 from cdc.assembly import Assembly, GapError
-from cdc.changes import Event, Lsn, TableName
-from cdc.decode.debezium import Decoder, Record, Table, UnknownColumnsError
+from cdc.changes import Event, Lsn, TableName, Watermark
+from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsError
 from cdc.decode.debezium_values import DebeziumError
 from cdc.seams import AwayError, StreamError
 
@@ -32,6 +34,19 @@ _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
 
 ReadTables = Callable[[], Mapping[TableName, Table]]
+
+
+def resume_at(committed: OffsetAndMetadata | None, *, first: int, after: Lsn) -> int | None:
+    """The offset to go on from, or None to read from the topic's `first` record. Pure. `committed` bears in its
+    metadata the position that lies just before it, as `KafkaSource` writes it.
+    """
+    if committed is None or committed.offset < first:
+        return None
+    try:
+        contained = Lsn.parse(committed.metadata) <= after
+    except ValueError:
+        return None  # not written by us
+    return int(committed.offset) if contained else None
 
 
 class KafkaSource:
@@ -53,12 +68,16 @@ class KafkaSource:
         self._guard = Lock()
         self._confirmed = Lsn(0)
         self._ends: deque[tuple[Lsn, int]] = deque()  # position of a transaction and the offset behind it
-        self._to_commit: int | None = None
+        self._to_commit: tuple[Lsn, int] | None = None
+        self._unproven: str | None = (
+            None  # why changes may be missing before the first commit that will be read
+        )
         self._committed_at = 0.0
 
     def start(self, after: Lsn) -> None:
-        """Begin at the committed offset, or with the first record. Raises StreamError when the topic no longer holds
-        what comes next, AwayError when the brokers do not answer.
+        """Begin at the committed offset where `after` contains what lies before it, or with the first record. Raises
+        AwayError when the brokers do not answer. That the topic no longer holds what comes next shows with the first
+        commit: `read` then raises StreamError.
         """
         try:
             self._consumer = consumer = KafkaConsumer(
@@ -74,18 +93,18 @@ class KafkaSource:
             self._await_topic(consumer)
             consumer.assign([self._partition])
             first = consumer.beginning_offsets([self._partition])[self._partition]
-            committed = consumer.committed(self._partition)
-            if first > (committed or 0):
-                raise self._cut_off(f"its first record is number {first}, number {committed or 0} is next")
-            consumer.seek(self._partition, committed or 0)
+            offset = resume_at(consumer.committed(self._partition, metadata=True), first=first, after=after)
+            consumer.seek(self._partition, first if offset is None else offset)
         except KafkaError as error:
             raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
         self._decoder = Decoder(self._read_tables())
         self._looked_at = time.monotonic()
         self._assembly = Assembly(after)
+        self._unproven = f"its first record is number {first}" if offset is None and first > 0 else None
         with self._guard:
             self._confirmed = after
             self._ends.clear()
+            self._to_commit = None
 
     def read(self, timeout: float) -> list[Event]:
         """The transactions that have become whole; waits up to `timeout` seconds for records."""
@@ -104,11 +123,13 @@ class KafkaSource:
         for message in batch.get(self._partition, ()):
             try:
                 record = self._decode(message.key, message.value, message.headers)
-                for transaction in self._assembly.feed(record):
-                    events.append(transaction)
-                    if not transaction.more:
+                if self._unproven is not None and record.kind is Kind.END:
+                    self._prove(record)
+                for event in self._assembly.feed(record):
+                    events.append(event)
+                    if isinstance(event, Watermark) or not event.more:
                         with self._guard:
-                            self._ends.append((transaction.position, message.offset + 1))
+                            self._ends.append((event.position, message.offset + 1))
             except (DebeziumError, GapError) as error:
                 raise StreamError(
                     f"topic {self._partition.topic}, record {message.offset}: {error}; tear the stream down and "
@@ -121,7 +142,7 @@ class KafkaSource:
         with self._guard:
             self._confirmed = max(self._confirmed, position)
             while self._ends and self._ends[0][0] <= self._confirmed:
-                self._to_commit = self._ends.popleft()[1]
+                self._to_commit = self._ends.popleft()
 
     def answer(self) -> None:
         """Commit the offset that was confirmed. An assigned partition needs no sign of life."""
@@ -142,16 +163,23 @@ class KafkaSource:
 
     def _commit(self, *, wait: bool, consumer: KafkaConsumer | None = None) -> None:
         with self._guard:
-            offset, self._to_commit = self._to_commit, None
-        if offset is None:
+            reached, self._to_commit = self._to_commit, None
+        if reached is None:
             return
         self._committed_at = time.monotonic()
         consumer = consumer or self._started()
-        offsets = {self._partition: OffsetAndMetadata(offset, "", -1)}
+        position, offset = reached
+        offsets = {self._partition: OffsetAndMetadata(offset, str(position), -1)}
         if wait:
             consumer.commit(offsets, timeout_ms=5_000)
         else:
             consumer.commit_async(offsets)
+
+    def _prove(self, end: Record) -> None:
+        """The first commit that is read. Commits come in order: a target that has it has what was before."""
+        why, self._unproven = self._unproven, None
+        if end.position > self._confirmed:
+            raise self._cut_off(f"{why}, and its first commit, at {end.position}, is not in the target")
 
     def _decode(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> Record:
         try:
