@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup speedups demo up down kafka-up kafka-down kafka-tools debezium-tools test chaos check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
+.PHONY: help setup speedups demo up down compose-env compose-test kafka-up kafka-down kafka-tools debezium-tools test chaos check format docs fuzz test-tools bench bench-proxy bench-cdc bench-tools lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,15 @@ up: setup ## Start the shop, the service, the change stream, the proxy and the c
 
 down: setup ## Stop what `make up` started
 	@$(BIN)/strangler down
+
+compose-env: ## Write .env for docker-compose.yml: passwords, secrets, your user id
+	@$(PYTHON) deploy/compose/make_env.py
+
+compose-test: setup ## Prove docker-compose.yml: up, the catalogue moves, a container is killed, down (as root it brings its own engine)
+	@command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || { \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends docker.io docker-compose debootstrap iptables; } >/dev/null || { \
+		echo "Docker with compose is needed; install it"; exit 1; }
+	@$(BIN)/python -m tests.compose
 
 kafka-up: setup kafka-tools ## Start a Kafka broker and Kafka Connect with Debezium from Maven artifacts; print where they are
 	@$(BIN)/python -m workshop.kafka up
@@ -110,6 +119,8 @@ lock: setup ## Write requirements.lock anew from pyproject.toml (needs uv)
 		--group dev pyproject.toml -o requirements.lock
 	@printf 'jpype1>=1.6\npydbzengine>=3.6.3,<3.7\n' | uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal \
 		--python-version 3.11 --constraint requirements.lock - -o requirements-debezium.lock
+	@uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 \
+		--extra tracing pyproject.toml -o deploy/compose/requirements.lock
 
 clean: ## Remove the environment and everything the runs wrote
 	@test ! -x $(BIN)/strangler || $(BIN)/strangler down --wipe --yes

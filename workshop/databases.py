@@ -1,11 +1,14 @@
 """One database and one least-privileged role for each owner, on a server that may already hold other things.
 
 `OWNERS` and `GUESTS` are the matrix of docs/reference/contracts.md; everything else here makes a server look
-like it. All of it is safe to repeat. What the workshop makes it marks with a comment, and it refuses to touch
+like it. All of it is safe to repeat; `python -m workshop.databases`
+does it with passwords from the environment. What the workshop makes it marks with a comment, and it refuses to touch
 a database or role of the same name that lacks the mark: that one belongs to somebody else.
 """
 
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import LiteralString
@@ -265,3 +268,25 @@ def _ensure_schemas(inside: psycopg.Connection, database: str) -> None:
 
 def _without_password(text: str) -> str:
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def main() -> int:
+    """Make databases and roles on the server that STRANGLER_POSTGRES_DSN names; the passwords are in SHOP_PASSWORD,
+    CATALOG_PASSWORD, STRANGLER_PASSWORD and CDC_PASSWORD. The exit code: 0 done, 1 refused, 2 a variable is missing.
+    """
+    names = {role: f"{role.upper()}_PASSWORD" for role in ROLES}
+    missing = [name for name in ("STRANGLER_POSTGRES_DSN", *names.values()) if not os.environ.get(name)]
+    if missing:
+        print(f"set {', '.join(missing)}", file=sys.stderr)
+        return 2
+    try:
+        passwords = {role: os.environ[name] for role, name in names.items()}
+        ensure(os.environ["STRANGLER_POSTGRES_DSN"], passwords)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

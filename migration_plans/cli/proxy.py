@@ -21,6 +21,7 @@ from strangler_proxy.server import PortTakenError, run
 @click.option("--admin-port", type=int, default=8010, show_default=True, help="Status, outcomes, metrics.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--admin-host", default="127.0.0.1", show_default=True, help="Where the admin port listens.")
 @click.option(
     "--engine",
     type=click.Choice(["python", "envoy"]),
@@ -28,7 +29,9 @@ from strangler_proxy.server import PortTakenError, run
     show_default=True,
     help="What carries the traffic.",
 )
-def proxy(*, routes: Path, port: int, admin_port: int, workers: int, host: str, engine: str) -> int:
+def proxy(
+    *, routes: Path, port: int, admin_port: int, workers: int, host: str, admin_host: str, engine: str
+) -> int:
     """Run the proxy in front of the backends of a routes file and follow that file, until SIGTERM.
 
     \b
@@ -37,6 +40,14 @@ def proxy(*, routes: Path, port: int, admin_port: int, workers: int, host: str, 
     """
     logs.configure("proxy")
     try:
-        return run(routes=routes, port=port, admin_port=admin_port, workers=workers, host=host, engine=engine)
+        return run(
+            routes=routes,
+            port=port,
+            admin_port=admin_port,
+            workers=workers,
+            host=host,
+            admin_host=admin_host,
+            engine=engine,
+        )
     except PortTakenError as error:
         raise InTheWayError(str(error)) from error

@@ -29,6 +29,7 @@ _VERBS: Mapping[str, str] = {
     "proxy": f"{_HERE}.proxy:proxy",
     "controller": f"{_HERE}.controller:controller",
     "export": f"{_HERE}.export:export",
+    "exporter": f"{_HERE}.exporter:exporter",
 }
 _HELP: Mapping[str, str] = {
     "plan": "Check a plan file, show it, print its JSON Schema.",
@@ -50,6 +51,7 @@ _HELP: Mapping[str, str] = {
     "proxy": "Run the proxy.",
     "controller": "Run the controller of a plan.",
     "export": "Write the routes file for Envoy by itself, or for Kubernetes.",
+    "exporter": "Serve a migration's metrics to Prometheus.",
     "up": "Start everything on this machine.",
     "down": "Stop what `up` started.",
     "demo": "Move the shop's catalogue, with a fault on the way.",

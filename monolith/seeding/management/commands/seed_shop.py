@@ -41,6 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--orders", type=int, default=1000)
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--password", default=os.environ.get("SHOP_DEMO_PASSWORD"))
+        parser.add_argument("--if-empty", action="store_true", help="leave a shop that has products as it is")
         parser.add_argument("--replace", action="store_true", help="delete everything in the shop first")
 
     def handle(self, **options: Any) -> None:
@@ -50,6 +51,9 @@ class Command(BaseCommand):
                 raise CommandError(f"--{name} {options[name]}: a number below zero makes no shop")
         if not options["password"]:
             raise CommandError("give the demo users a password: --password or SHOP_DEMO_PASSWORD")
+        if options["if_empty"] and Category.objects.exists():
+            self.stdout.write("the shop has products; left as it is")
+            return
         started = time.perf_counter()
         drawn = pictures.draw_all(Path(settings.MEDIA_ROOT) / "products")
         with transaction.atomic():
