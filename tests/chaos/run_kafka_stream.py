@@ -1,0 +1,37 @@
+"""The change stream through Kafka as a process. Run as a program by test_cdc_kafka_kill.py: MAPPING SLOT PUBLICATION.
+
+The databases and the pair stand in CDC_SOURCE_DSN, CDC_TARGET_DSN, KAFKA_BOOTSTRAP and KAFKA_CONNECT.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+
+from cdc.connect import KafkaSettings
+from cdc.pipeline import StreamConfig, run
+from chassis import logs
+from tests.cdc_shop import shop_mapping
+
+
+def main(mapping: Path, slot: str, publication: str) -> None:
+    """Run until SIGTERM."""
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run(
+        StreamConfig(
+            slot=slot,
+            publication=publication,
+            mapping=shop_mapping(mapping.read_text()),
+            source_dsn=os.environ["CDC_SOURCE_DSN"],
+            target_dsn=os.environ["CDC_TARGET_DSN"],
+            kafka=KafkaSettings(os.environ["KAFKA_BOOTSTRAP"], os.environ["KAFKA_CONNECT"], topic=slot),
+        ),
+        stop,
+    )
+
+
+if __name__ == "__main__":
+    logs.configure("cdc")
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
