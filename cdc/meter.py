@@ -86,6 +86,7 @@ class Facts:
 
     phase: Phase = Phase.STARTING
     error: str = ""
+    warning: str = ""
     position: Lsn | None = None
     source_position: Lsn | None = None
     lag_seconds: float | None = None
@@ -118,6 +119,12 @@ class Meter:
         with self._lock:
             if phase != self._facts.phase or error != self._facts.error:
                 self._facts = replace(self._facts, phase=phase, error=error)
+
+    def warn(self, warning: str) -> None:
+        """Something outside this process is wrong, though it goes on; "" takes it back."""
+        with self._lock:
+            if warning != self._facts.warning:
+                self._facts = replace(self._facts, warning=warning)
 
     def snapshot(self, progress: SnapshotProgress) -> None:
         """The snapshot has come so far."""
@@ -192,6 +199,7 @@ def as_json(facts: Facts) -> MappingOf[str, object]:
     return {
         "phase": facts.phase.value,
         "error": facts.error,
+        "warning": facts.warning,
         "position": None if facts.position is None else str(facts.position),
         "source_position": None if facts.source_position is None else str(facts.source_position),
         "lag_seconds": facts.lag_seconds,

@@ -17,6 +17,7 @@ Whatever is killed between any two steps, starting again is the whole repair.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,6 +32,7 @@ from cdc.announce import Announce, AnnouncingSink
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
 from cdc.columntypes import read_tables
 from cdc.connect import KafkaSettings, connector_config, forget, register
+from cdc.connector_watch import watched
 from cdc.decode.debezium import Table
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.mapping import Mapping
@@ -286,18 +288,28 @@ def _session(
             register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
         if on_applied is not None:
             on_applied(frozenset(config.mapping.sources()))
-        pump(
-            source,
-            AnnouncingSink(sink, on_applied) if on_applied is not None else sink,
-            stop,
-            gate=ControlGate(sink.connection, config.slot),
-            meter=meter,
-            max_batch_changes=config.max_batch_changes,
-            max_waiting_changes=config.max_waiting_changes,
-        )
+        with _feeder(config, meter):
+            pump(
+                source,
+                AnnouncingSink(sink, on_applied) if on_applied is not None else sink,
+                stop,
+                gate=ControlGate(sink.connection, config.slot),
+                meter=meter,
+                max_batch_changes=config.max_batch_changes,
+                max_waiting_changes=config.max_waiting_changes,
+            )
     finally:
         source.close()
         sink.close()
+
+
+def _feeder(config: StreamConfig, meter: Meter) -> AbstractContextManager[None]:
+    """Watch over the connector that feeds the stream, where there is one."""
+    if config.kafka is None:
+        return nullcontext()
+    return watched(
+        config.kafka.connect, name=config.slot, config=connector(config, config.kafka), meter=meter
+    )
 
 
 def _source(config: StreamConfig) -> Source:

@@ -33,7 +33,8 @@ class CdcStatus:
     has begun; of a process that does not run any more `lag_seconds` is how long ago the target was up to
     date. `changes` and `transactions` count since the stream was made, `parked` are keys that wait
     because the target refused a change (`cdc.parked`), `latency_ms_*` run from the
-    source's commit to the target's. `running`: the process sent a sign of life within the last three
+    source's commit to the target's. `warning`: what is wrong outside the process while it goes on, as with
+    the connector that feeds it. `running`: the process sent a sign of life within the last three
     seconds and has not ended.
     """
 
@@ -55,6 +56,7 @@ class CdcStatus:
     latency_ms_p99: float | None
     latencies: tuple[int, ...]
     parked: int = 0
+    warning: str = ""
 
 
 _READ = """
@@ -109,6 +111,7 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
         latency_ms_p50=quantile(latencies, 0.5),
         latency_ms_p99=quantile(latencies, 0.99),
         latencies=latencies,
+        warning=state.get("warning", ""),  # a process of an earlier version writes none
         parked=0 if absent else _parked(target, stream),  # in an older schema nothing can be parked
     )
 

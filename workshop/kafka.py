@@ -286,7 +286,9 @@ class KafkaBroker(_JavaServer):
 
 
 class ConnectWorker(_JavaServer):
-    """One distributed worker on `broker`. Passwords reach connectors through its environment (`${env:NAME}`)."""
+    """One distributed worker on `broker`, of the cluster `group`. Passwords reach connectors through its environment
+    (`${env:NAME}`).
+    """
 
     name = "connect"
 
@@ -297,12 +299,14 @@ class ConnectWorker(_JavaServer):
         *,
         broker: str,
         port: int | None = None,
+        group: str = "connect",
         environment: Mapping[str, str] | None = None,
         own: bool = True,
     ) -> None:
         super().__init__(directory, found, port=port, own=own)
         self.environment = dict(environment or {})
         self._broker = broker
+        self._group = group
 
     @property
     def url(self) -> str:
@@ -322,13 +326,13 @@ class ConnectWorker(_JavaServer):
         topics = {
             f"{what}.storage.{key}": value
             for what in ("config", "offset", "status")
-            for key, value in (("topic", f"connect_{what}"), ("replication.factor", 1))
+            for key, value in (("topic", f"{self._group}_{what}"), ("replication.factor", 1))
         }
         self._write(
             file,
             {
                 "bootstrap.servers": self._broker,
-                "group.id": "connect",
+                "group.id": self._group,
                 **topics,
                 "offset.storage.partitions": 1,
                 "status.storage.partitions": 1,

@@ -165,6 +165,8 @@ def status(*, session: Session, as_json: bool) -> None:
         lines.append(f"commit to applied: p50 {seen.latency_ms_p50} ms, p99 {seen.latency_ms_p99} ms")
     if seen.parked:
         lines.append(f"{seen.parked} keys parked; `strangler cdc parked {session.plan.file}` says why")
+    if seen.warning:
+        lines.append(f"warning: {seen.warning}")
     if seen.error:
         lines.append(f"error: {seen.error}")
     show(body, "\n".join(lines), as_json=as_json)
