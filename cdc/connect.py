@@ -24,6 +24,7 @@ from cdc.seams import AwayError, StreamError
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
 _CLASS: Final = "io.debezium.connector.postgresql.PostgresConnector"
 _SECONDS = 15.0
+_LARGEST = 32 * 1024 * 1024  # bytes of a record: a row before and after the change, as JSON
 
 
 class ConnectError(StreamError):
@@ -138,6 +139,8 @@ def connector_config(
         # a slot that was dropped and made anew begins after the stored offset: fail rather than leave a gap
         "offset.mismatch.strategy": "trust_offset",
         "slot.max.retries": "3",
+        "slot.retry.delay.ms": "1000",
+        "retriable.restart.connector.wait.ms": "1000",
         "errors.max.retries": "-1",
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",
@@ -151,6 +154,10 @@ def connector_config(
         "topic.creation.default.replication.factor": "-1",
         "topic.creation.default.partitions": str(partitions),
         "topic.creation.default.cleanup.policy": "delete",
+        # by default a row of a megabyte would fail the task
+        "topic.creation.default.max.message.bytes": str(_LARGEST),
+        "producer.override.max.request.size": str(_LARGEST),
+        "producer.override.buffer.memory": str(2 * _LARGEST),
         **({"slot.stream.params": "origin=none"} if local_only else {}),
         **(more or {}),
     }
@@ -162,9 +169,9 @@ def _pattern(name: str) -> str:
 
 
 def register(kafka: KafkaSettings, *, name: str, stream: Mapping[str, str]) -> None:
-    """Make sure that the connector is there, is configured like this, and runs; a failed one is restarted.
+    """Make sure that the connector is there and configured like this; a failed one is restarted. Does not wait for it.
 
-    Raises ConnectError with what it says when it does not run, ConnectUnreachableError.
+    Raises ConnectError when Connect refuses the configuration, ConnectUnreachableError.
     """
     with Connect(kafka.connect) as connect:
         known = connect.config(name)
@@ -173,7 +180,6 @@ def register(kafka: KafkaSettings, *, name: str, stream: Mapping[str, str]) -> N
         status = connect.status(name)
         if status is not None and status.fault:
             connect.restart(name)
-        connect.wait_running(name)
 
 
 def forget(kafka: KafkaSettings, *, name: str) -> None:

@@ -1,14 +1,17 @@
-"""What to do about a connector as Connect describes it: pure, fed with the status and the time.
+"""What to do about a stream's connector, from what Connect and the source say of it. Pure; `now` is an argument.
 
-    all parts run                   nothing; after WELL_FOR seconds earlier attempts are forgotten
-    a part failed                   restart what failed, first at once, then ever later (BACK_OFF)
-    there is no such connector      register it again, at the same pace
+    the slot is gone                changes are lost: let the stream look anew, `pipeline.decide_start` says what to do
+    there is no such connector      register it again, not before SETTLED seconds: a worker that has just started knows
+                                    none; then ever later (BACK_OFF)
+    a part failed                   restart what failed: at once, then ever later
     paused, stopped                 a person did it: say so, touch nothing
     unassigned, restarting          Connect is at work (workers come and go): say so after PATIENCE seconds
+    all parts run                   nothing; after WELL_FOR seconds earlier attempts are forgotten
+      but not on the slot           Debezium says nothing while it waits for a slot that somebody else reads, so we do:
+                                    at once when it is somebody else, after PATIENCE seconds when nobody reads it
 
-Connect restarts no failed task by itself, and a worker's crash can lose a connector whose configuration was never
-written (https://kafka.apache.org/documentation/#connect_administration). The watcher that asks Connect and does what is
-decided here is `cdc.connector_watch`.
+Connect restarts no failed task by itself (https://kafka.apache.org/documentation/#connect_administration). The watcher
+that asks, and does what is decided here, is `cdc.connector_watch`.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +27,15 @@ WELL_FOR: Final = 60.0
 """Seconds that everything has to run before the next fault counts as the first."""
 
 PATIENCE: Final = 10.0
-"""Seconds that Connect may take to share its work out anew before it is called a fault."""
+"""Seconds that Connect may take to share its work out anew, and Debezium to take its slot."""
+
+SETTLED: Final = 3.0
+"""Seconds that Connect has to know nothing of the connector before it is taken for lost."""
+
+READER: Final = "Debezium Streaming"
+"""The application name of the session with which Debezium reads a slot."""
+
+_SHOWN = 150  # characters of a fault at either end: Debezium puts its whole state between the two
 
 
 class Act(StrEnum):
@@ -33,6 +44,18 @@ class Act(StrEnum):
     NOTHING = "nothing"
     RESTART = "restart"
     REGISTER = "register"
+    LOOK_ANEW = "look_anew"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSeen:
+    """The slot on the source. `pid`: of the session that reads it, None when nobody does; `reader`: its application
+    name, "" when it has none or may not be seen (another role's).
+    """
+
+    exists: bool
+    pid: int | None = None
+    reader: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +76,58 @@ class Verdict:
     fault: str
 
 
-def judge(watched: Watched, status: ConnectorStatus | None, now: float) -> tuple[Watched, Verdict]:
-    """The next memory and the verdict on `status` (None: Connect knows no such connector) at `now`."""
+def judge(
+    watched: Watched, *, status: ConnectorStatus | None, slot: SlotSeen, now: float
+) -> tuple[Watched, Verdict]:
+    """The next memory and the verdict on `status` (None: Connect knows no such connector) and `slot` at `now`."""
+    if not slot.exists:
+        return Watched(), Verdict(Act.LOOK_ANEW, "the connector's slot does not exist any more")
     if status is None:
-        return _attempt(watched, Act.REGISTER, "Kafka Connect does not know the connector any more", now)
-    if status.running:
-        well_since = now if watched.well_since is None else watched.well_since
-        well = replace(watched, well_since=well_since, unsettled_since=None)
-        if now - well_since >= WELL_FOR:
-            well = replace(well, attempts=0, tried_at=None)
-        return well, Verdict(Act.NOTHING, "")
+        since = now if watched.unsettled_since is None else watched.unsettled_since
+        if now - since < SETTLED:
+            return replace(watched, well_since=None, unsettled_since=since), Verdict(Act.NOTHING, "")
+        lost = "Kafka Connect does not know the connector any more"
+        return _attempt(replace(watched, unsettled_since=since), Act.REGISTER, lost, now)
     if status.fault:
-        return _attempt(watched, Act.RESTART, _words(status), now)
+        return _attempt(replace(watched, unsettled_since=None), Act.RESTART, _words(status), now)
+    return _unbroken(watched, status, slot, now)
+
+
+def _unbroken(
+    watched: Watched, status: ConnectorStatus, slot: SlotSeen, now: float
+) -> tuple[Watched, Verdict]:
+    """Nothing failed: it works, somebody holds it, or it is on its way."""
+    if status.running and slot.pid is not None and slot.reader == READER:
+        return _well(watched, now), Verdict(Act.NOTHING, "")
+    told = ""
     if status.connector.state in (State.PAUSED, State.STOPPED):
-        held = f"the connector is {status.connector.state.value}: somebody asked Kafka Connect for it"
-        return replace(watched, well_since=None, unsettled_since=None), Verdict(Act.NOTHING, held)
+        told = f"the connector is {status.connector.state.value}: somebody asked Kafka Connect for it"
+    elif status.running and slot.pid is not None:
+        other = repr(slot.reader) if slot.reader else "a session without a visible name"
+        told = f"the connector runs, but its slot is read by somebody else: {other}, process {slot.pid}"
+    if told:
+        return replace(watched, well_since=None, unsettled_since=None), Verdict(Act.NOTHING, told)
     since = now if watched.unsettled_since is None else watched.unsettled_since
-    unsettled = replace(watched, well_since=None, unsettled_since=since)
-    fault = f"for {now - since:.0f} s {_words(status)}" if now - since >= PATIENCE else ""
-    return unsettled, Verdict(Act.NOTHING, fault)
+    late = "the connector runs, but nobody reads its slot" if status.running else _words(status)
+    return (
+        replace(watched, well_since=None, unsettled_since=since),
+        Verdict(Act.NOTHING, late if now - since >= PATIENCE else ""),
+    )
+
+
+def _well(watched: Watched, now: float) -> Watched:
+    since = now if watched.well_since is None else watched.well_since
+    forget = now - since >= WELL_FOR
+    return Watched(
+        attempts=0 if forget else watched.attempts,
+        tried_at=None if forget else watched.tried_at,
+        well_since=since,
+    )
 
 
 def _attempt(watched: Watched, act: Act, fault: str, now: float) -> tuple[Watched, Verdict]:
     """`act` when its time has come, else only the fault."""
-    bad = replace(watched, well_since=None, unsettled_since=None)
+    bad = replace(watched, well_since=None)
     wait = BACK_OFF[min(bad.attempts, len(BACK_OFF) - 1)]
     if bad.tried_at is not None and now - bad.tried_at < wait:
         return bad, Verdict(Act.NOTHING, fault)
@@ -84,11 +135,15 @@ def _attempt(watched: Watched, act: Act, fault: str, now: float) -> tuple[Watche
 
 
 def _words(status: ConnectorStatus) -> str:
-    parts = [("connector", status.connector)]
+    parts = [("the connector", status.connector)]
     parts += [(f"task {number}", task) for number, task in enumerate(status.tasks)]
     said = [_part(name, part) for name, part in parts if part.state is not State.RUNNING]
     return "; ".join(said) or "the connector has no task"
 
 
 def _part(name: str, part: TaskStatus) -> str:
-    return f"{name} is {part.state.value}" + (f": {part.fault}" if part.fault else "")
+    return f"{name} is {part.state.value}" + (f": {_shortened(part.fault)}" if part.fault else "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]} … {text[-_SHOWN:]}"

@@ -1,93 +1,151 @@
 """Keep an eye on a stream's connector while the stream runs: see, tell, repair.
 
-    Connect's REST ──status──► connector_policy.judge ──► restart, register again ──► Connect's REST
-                                        └──► log, `Meter.warn` (the stream's status)
+    Connect's REST ──status──┐                              ┌► restart, register again ──► Connect's REST
+    source ─────────slot─────┴► connector_policy.judge ─────┼► log, `Meter.warn` (the stream's status)
+                                                            └► `WatchedSource.read` raises: the session begins anew
 
-A thread of its own asks once a second. What is wrong with the connector never ends the stream by itself: what is in
-the topic already is applied all the same, and the lag tells how far behind the target falls. What only a person can
-repair (Connect refuses the configuration) is said again at each attempt.
+A thread of its own asks once a second. A connector that is away does not end the stream: what is in the topic already
+is applied all the same, and the lag tells how far behind the target falls. Only a slot that is gone does.
 """
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from threading import Event, Thread
+from contextlib import contextmanager, suppress
+from threading import Event as StopEvent
+from threading import Thread
+from typing import Any
 
+import psycopg
 import structlog
 
-from cdc.connect import Connect, ConnectorStatus
-from cdc.connector_policy import Act, Watched, judge
+from cdc.changes import Event, Lsn
+from cdc.connect import Connect
+from cdc.connector_policy import Act, SlotSeen, Watched, judge
 from cdc.meter import Meter
-from cdc.seams import AwayError, StreamError
+from cdc.seams import AwayError, Source, StreamError
+from cdc.sessions import connect
 
 _EVERY = 1.0  # seconds between two questions
+_ANSWER = 5.0  # seconds that Connect has to answer
+
+
+class WatchedSource:
+    """`source` as long as its connector can be repaired; see `cdc.seams.Source`."""
+
+    def __init__(self, source: Source, watcher: "_Watcher") -> None:
+        self._source = source
+        self._watcher = watcher
+
+    def start(self, after: Lsn) -> None:
+        """As the source."""
+        self._source.start(after)
+
+    def read(self, timeout: float) -> list[Event]:
+        """As the source. Raises what ended the watching, AwayError when the slot is gone."""
+        if self._watcher.error is not None:
+            raise self._watcher.error
+        return self._source.read(timeout)
+
+    def confirm(self, position: Lsn) -> None:
+        """As the source."""
+        self._source.confirm(position)
+
+    def answer(self) -> None:
+        """As the source."""
+        self._source.answer()
+
+    def close(self) -> None:
+        """As the source."""
+        self._source.close()
 
 
 @contextmanager
-def watched(url: str, *, name: str, config: Mapping[str, str], meter: Meter) -> Iterator[None]:
-    """Watch connector `name` of the Connect at `url` while the block runs; `config` is what it is registered with
-    when it is gone.
-
-    A fault in the watcher itself is raised at the end of the block.
+def watched(
+    source: Source, *, url: str, name: str, source_dsn: str, config: Mapping[str, str], meter: Meter
+) -> Iterator[Source]:
+    """`source`, while connector `name` of the Connect at `url` is watched. `config` is what it is registered with when
+    it is gone, `source_dsn` where its slot is.
     """
-    watcher = _Watcher(url, name, config, meter)
+    watcher = _Watcher(url, name, source_dsn, config, meter)
     thread = Thread(target=watcher.run, name="cdc-connector", daemon=True)
     thread.start()
     try:
-        yield
+        yield WatchedSource(source, watcher)
     finally:
         watcher.ended.set()
         thread.join(timeout=30.0)
         meter.warn("")
-    if watcher.broke is not None:
-        raise watcher.broke
 
 
 class _Watcher:
-    def __init__(self, url: str, name: str, config: Mapping[str, str], meter: Meter) -> None:
-        self.ended = Event()
-        self.broke: Exception | None = None
+    def __init__(self, url: str, name: str, source_dsn: str, config: Mapping[str, str], meter: Meter) -> None:
+        self.ended = StopEvent()
+        self.error: Exception | None = None
         self._url = url
         self._name = name
+        self._source_dsn = source_dsn
         self._config = config
         self._meter = meter
         self._log = structlog.get_logger().bind(stream=name)
         self._memory = Watched()
         self._said = ""
+        self._source: psycopg.Connection[Any] | None = None
 
     def run(self) -> None:
         try:
-            with Connect(self._url, seconds=5.0) as connect:
-                while not self.ended.wait(_EVERY):
-                    self._look(connect)
-        except Exception as error:
-            # nobody else would see it before the stream ends
-            self._log.exception("connector_not_watched")
-            self._meter.warn(f"the connector is not watched any more: {error}")
-            self.broke = error
+            with Connect(self._url, seconds=_ANSWER) as door:
+                while self.error is None and not self.ended.wait(_EVERY):
+                    self._look(door)
+        except Exception as error:  # not lost: the stream's thread raises it
+            self.error = error
+        finally:
+            self._let_go()
 
-    def _look(self, connect: Connect) -> None:
+    def _look(self, door: Connect) -> None:
         try:
-            status = connect.status(self._name)
-            self._memory, verdict = judge(self._memory, status, time.monotonic())
-            self._tell(verdict.fault, status)
+            slot = self._slot()
+            status = door.status(self._name)
+            self._memory, verdict = judge(self._memory, status=status, slot=slot, now=time.monotonic())
+            self._tell(verdict.fault)
             match verdict.act:
                 case Act.NOTHING:
                     return
                 case Act.RESTART:
-                    connect.restart(self._name)
+                    door.restart(self._name)
                 case Act.REGISTER:
-                    connect.register(self._name, self._config)
+                    door.register(self._name, self._config)
+                case Act.LOOK_ANEW:
+                    self.error = AwayError(verdict.fault)
+                    return
             self._log.warning("connector_repaired", act=verdict.act.value, attempt=self._memory.attempts)
         except (AwayError, StreamError) as error:
-            self._tell(str(error), None)
+            self._tell(str(error))
+        except psycopg.OperationalError as error:
+            self._let_go()
+            self._tell(f"the source does not answer: {str(error).strip()}")
 
-    def _tell(self, fault: str, status: ConnectorStatus | None) -> None:
+    def _slot(self) -> SlotSeen:
+        if self._source is None:
+            self._source = connect(self._source_dsn, name=f"strangler_cdc watch {self._name}")
+        row = self._source.execute(
+            "SELECT slot.active_pid, coalesce(reader.application_name, '') FROM pg_replication_slots slot"
+            " LEFT JOIN pg_stat_activity reader ON reader.pid = slot.active_pid WHERE slot_name = %s",
+            [self._name],
+        ).fetchone()
+        return SlotSeen(exists=False) if row is None else SlotSeen(exists=True, pid=row[0], reader=row[1])
+
+    def _let_go(self) -> None:
+        stale, self._source = self._source, None
+        if stale is not None:
+            with suppress(psycopg.OperationalError):
+                stale.close()
+
+    def _tell(self, fault: str) -> None:
         self._meter.warn(fault)
         if fault == self._said:
             return
         self._said = fault
         if fault:
             self._log.warning("connector_fault", fault=fault)
-        elif status is not None:
-            self._log.info("connector_well", worker=status.connector.worker)
+        else:
+            self._log.info("connector_well")

@@ -288,9 +288,9 @@ def _session(
             register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
         if on_applied is not None:
             on_applied(frozenset(config.mapping.sources()))
-        with _feeder(config, meter):
+        with _fed(config, source, meter) as fed:
             pump(
-                source,
+                fed,
                 AnnouncingSink(sink, on_applied) if on_applied is not None else sink,
                 stop,
                 gate=ControlGate(sink.connection, config.slot),
@@ -303,12 +303,17 @@ def _session(
         sink.close()
 
 
-def _feeder(config: StreamConfig, meter: Meter) -> AbstractContextManager[None]:
-    """Watch over the connector that feeds the stream, where there is one."""
+def _fed(config: StreamConfig, source: Source, meter: Meter) -> AbstractContextManager[Source]:
+    """`source`, while the connector that feeds it, where there is one, is watched."""
     if config.kafka is None:
-        return nullcontext()
+        return nullcontext(source)
     return watched(
-        config.kafka.connect, name=config.slot, config=connector(config, config.kafka), meter=meter
+        source,
+        url=config.kafka.connect,
+        name=config.slot,
+        source_dsn=config.source_dsn,
+        config=connector(config, config.kafka),
+        meter=meter,
     )
 
 

@@ -7,13 +7,21 @@ directory. The last one ends them.
 import fcntl
 import json
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc.connect import KafkaSettings, forget
+from tests.cdc_shop import Shop, make_shop
 from workshop.kafka import ConnectWorker, KafkaBroker, jars
+from workshop.postgres import EmbeddedPostgres
 
 JARS = Path(__file__).resolve().parents[1] / "var" / "kafka"
 PASSWORD_VARIABLE = "STRANGLER_CONNECT_PASSWORD"
@@ -72,6 +80,37 @@ def shared(directory: Path) -> Iterator[KafkaLab]:
                 for pid in known["pids"]:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def login(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The name of a role that may do everything and comes over TCP with PASSWORD."""
+    name = f"kafka_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
+                sql.Identifier(name), sql.Literal(PASSWORD)
+            )
+        )
+        yield name
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def over_tcp(dsn: str, postgres: EmbeddedPostgres, *, role: str) -> str:
+    """The database of `dsn` as a worker reaches it."""
+    name = str(conninfo_to_dict(dsn)["dbname"])
+    return make_conninfo(host="127.0.0.1", port=postgres.port, dbname=name, user=role, password=PASSWORD)
+
+
+@contextmanager
+def kafka_shop(
+    source: str, target: str, postgres: EmbeddedPostgres, *, role: str, kafka: KafkaLab
+) -> Iterator[Shop]:
+    """The shop of two empty databases with the stream between them through `kafka`; its connector goes at the end."""
+    made = make_shop(source, target, f"stream_{secrets.token_hex(4)}")
+    settings = KafkaSettings(kafka.bootstrap, kafka.connect, topic=made.config.slot)
+    yield Shop(replace(made.config, source_dsn=over_tcp(source, postgres, role=role), kafka=settings))
+    forget(settings, name=made.config.slot)
 
 
 @contextmanager

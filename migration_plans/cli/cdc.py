@@ -18,6 +18,7 @@ from cdc.pipeline import run as run_stream
 from cdc.sinks.postgres import AlreadyRunningError
 from cdc.snapshot import TargetNotEmptyError
 from chassis import logs
+from migration_plans.cli.connector import connector
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
 from migration_plans.cli.parked_keys import parked, retry, skip
 from migration_plans.cli.session import Session, json_option, show, with_session
@@ -172,6 +173,7 @@ def status(*, session: Session, as_json: bool) -> None:
     show(body, "\n".join(lines), as_json=as_json)
 
 
+cdc.add_command(connector)
 cdc.add_command(parked)
 cdc.add_command(retry)
 cdc.add_command(skip)
