@@ -87,9 +87,10 @@ class RateTable:
                 fcntl.lockf(self.descriptor, fcntl.LOCK_UN, _SET, number * _SET)
 
     def _write(self, place: int, key: int, due: float, now: float) -> None:
-        if self._keys[place] != key:
-            self.crowded += self._dues[place + 1] > now
-            self._keys[place] = key
+        busy = self._keys[place] != key and self._dues[place + 1] > now
+        self._keys[place] = key
+        if busy:
+            self.crowded += 1
             self._dues[place + 1] = due
         elif due > self._dues[place + 1]:
             # An arrival time only grows. Who went on without the lock and was stopped before this line holds an
