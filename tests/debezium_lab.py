@@ -22,6 +22,7 @@ from cdc.columntypes import read_tables
 from cdc.connect import connector_config
 from cdc.decode.debezium import Decoder, Table
 from cdc.decode.debezium_values import Modes
+from cdc.encode.debezium import Encoder
 from cdc.seams import Source
 from cdc.sources.embedded import EmbeddedSource, engine_properties
 from cdc.sources.slot import SlotSource, created_slot
@@ -87,6 +88,11 @@ class Bench:
     def decoder(self, more: Mapping[str, str] | None = None) -> Decoder:
         """What reads its records."""
         return Decoder(self._tables(), Modes.of(self.properties(more)))
+
+    def encoder(self) -> Encoder:
+        """What writes our transactions as its records."""
+        database = str(conninfo_to_dict(self.dsn)["dbname"])
+        return Encoder(prefix="theirs", database=database, tables=self._tables(), keys=self.keys)
 
     def _tables(self) -> dict[TableName, Table]:
         with admin(self.dsn) as connection:

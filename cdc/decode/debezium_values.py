@@ -245,7 +245,7 @@ def column(type_: ColumnType, modes: Modes, where: str) -> Column:
             case element:
                 marked = element in _MARKED_ARRAYS
         return Column(_array(type_, modes, where), blurred=not marked)
-    if _is_plain(type_.oid):
+    if is_plain(type_.oid):
         return Column(_plain(modes.placeholder, where))
     unmarked = (type_.oid == BIT and type_.modifier > _LARGE_BITS) or (
         type_.oid == BYTEA and modes.binaries in (Binaries.BASE64, Binaries.BASE64_URL)
@@ -305,13 +305,14 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
             return lambda value: _bits(value, width)
         case 600:
             return lambda value: b"(%b,%b)" % (float8_text(value["x"]), float8_text(value["y"]))
-        case oid if _is_plain(oid):
+        case oid if is_plain(oid):
             return _plain(mark, "an element")
         case _:
             return _opaque(modes)
 
 
-def _is_plain(oid: int) -> bool:
+def is_plain(oid: int) -> bool:
+    """Is the type written as text, or as a whole number?"""
     return oid in _PLAIN or oid >= FIRST_USER_TYPE
 
 
@@ -458,7 +459,7 @@ def _bits(value: Any, width: int) -> bytes:
 def _array(type_: ColumnType, modes: Modes, where: str) -> Convert:
     element = ColumnType(type_.element, type_.modifier)
     convert = _guarded(_scalar(element, modes), where)
-    marks = _array_marks(type_.element, modes.placeholder)
+    marks = array_marks(type_.element, modes.placeholder)
 
     def written(value: Any) -> Value:
         if value in marks:
@@ -483,7 +484,7 @@ def _array(type_: ColumnType, modes: Modes, where: str) -> Convert:
     return written
 
 
-def _array_marks(element: int, mark: str) -> tuple[Any, ...]:
+def array_marks(element: int, mark: str) -> tuple[Any, ...]:
     """How an unchanged array shows: its element's encoding of the placeholder, if any."""
     text = mark.encode()
     match element:

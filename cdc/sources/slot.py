@@ -172,13 +172,17 @@ class SlotSource:
         publication: str,
         tables: Collection[TableName],
         local_only: bool = False,
+        temporary: bool = False,
     ) -> None:
-        """Nothing happens before `start`. `local_only` leaves out what another stream has written there."""
+        """Nothing happens before `start`. `local_only` leaves out what another stream has written there. `temporary`:
+        make the slot at `start`, where the log is then, and lose it with the connection.
+        """
         self._dsn = dsn
         self._slot = slot
         self._publication = publication
         self._tables = tables
         self._local_only = local_only
+        self._temporary = temporary
         self._connection: psycopg.Connection[Any] | None = None
         self._assembler = Assembler(tables)
         self._received = Lsn(0)
@@ -194,6 +198,11 @@ class SlotSource:
         self.close()
         connection = _replication_connection(self._dsn, f"strangler_cdc read {self._slot}")
         self._connection = connection
+        if self._temporary:
+            # on this connection: no other may read from a temporary slot
+            connection.execute(
+                f"CREATE_REPLICATION_SLOT {quote(self._slot)} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')".encode()
+            )
         self._assembler = Assembler(self._tables, oids=_oids(self._dsn, self._tables))
         self._received = self._confirmed = self._reported = after
         wanted = [

@@ -22,6 +22,7 @@ from migration_plans.cli.connector import connector
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
 from migration_plans.cli.parked_keys import parked, retry, skip
 from migration_plans.cli.session import Session, json_option, show, with_session
+from migration_plans.cli.stream_tail import tail
 from migration_plans.drivers.cache_notices import cache_notices
 from migration_plans.drivers.cdc_stream import CdcStream
 from migration_plans.ledger import LedgerUnreachableError
@@ -175,5 +176,6 @@ def status(*, session: Session, as_json: bool) -> None:
 
 cdc.add_command(connector)
 cdc.add_command(parked)
+cdc.add_command(tail)
 cdc.add_command(retry)
 cdc.add_command(skip)

@@ -1,0 +1,1 @@
+"""From changes to what others read. Pure."""
