@@ -44,6 +44,10 @@ groups.*.owner
 groups.*.sticky
 groups.*.fallback
 groups.*.expose
+groups.*.shadow
+groups.*.shadow.percent
+groups.*.shadow.timeout
+groups.*.shadow.concurrency
 groups.*.timeouts
 groups.*.timeouts.connect
 groups.*.timeouts.read
@@ -92,7 +96,10 @@ _REMEDIES: Mapping[str, str] = {
     "aggregate": "answer this path from a backend",
     "transform": "rewrite in front of it, or in the backends",
     "issuers": "check tokens in front of it, or in the backends",
-    "shadow": "an Envoy mirror throws answers away, and without comparisons no gate passes",
+    # A mirror's answers are thrown away: there are no comparisons, and a gate that asks for them holds.
+    **dict.fromkeys(
+        ("patience", "max_body", "examples", "rules"), "an Envoy mirror compares nothing; leave it out"
+    ),
     "discover": "list the addresses as instances",
     "health": "Envoy ejects instances that fail requests; leave it out",
 }

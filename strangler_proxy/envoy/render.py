@@ -4,7 +4,8 @@ Three kinds of resources, each a file that Envoy watches (`engine.py` writes the
 
 * clusters: one for each backend, named by its content, so that a changed backend is a new cluster beside the old
   one and a switch of routes takes all or nothing; and for each pair of service and default one that holds both, the
-  default behind the service (an aggregate cluster), from which a failed safe request is tried again;
+  default behind the service (an aggregate cluster), from which a failed safe request is tried again; and for mirrors a
+  cluster of their own, so that they take nobody's place and eject nobody;
 * routes: each path several times, by kind of decision (`KINDS`), because what may follow a failure and what is
   counted differ. `split.lua` names the kind in `x-strangler-arm`. A route's name is all that the access log needs;
 * the listener, in front.py.
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from strangler_proxy.shadow_policy import Shadow
 from strangler_proxy.table import UNROUTED, Backend, Group, Routes
 from strangler_proxy.tls import BackendTls
 
@@ -28,8 +30,13 @@ JSON = dict[str, Any]
 ROUTES_NAME = "split"
 ARM_HEADER = "x-strangler-arm"
 SIDE_HEADER = "x-strangler-side"
+SHADOW_HEADER = "X-Strangler-Shadow"
 FILTER_ANSWERED = "lua_response"  # Envoy's name for an answer that split.lua gave by itself
-UNCLAIMED, TUNNEL_ENDING = "unclaimed", "-tunnel"  # of the kinds that split.lua names
+UNCLAIMED, TUNNEL_ENDING, SHADOW_ENDING = (
+    "unclaimed",
+    "-tunnel",
+    "-shadow",
+)  # of the kinds that split.lua names
 DEFAULT_SIDE, SERVICE_SIDE = "default", "service"
 LATE = 1.0  # seconds that a stream's own limit lies beyond what ends it in the ordinary way
 
@@ -89,6 +96,7 @@ def clusters(routes: Routes, place: Place) -> list[JSON]:
         _cluster(routes, backend, cluster_name(routes, backend, place), place)
         for backend in routes.backends.values()
     ]
+    made += _mirrors(routes, place).values()
     used = {group.backend for group in routes.groups.values() if _falls_back(routes, group)}
     default = cluster_name(routes, routes.backends[routes.default], place)
     for name in sorted(used):
@@ -112,6 +120,30 @@ def clusters(routes: Routes, place: Place) -> list[JSON]:
             }
         )
     return made
+
+
+def _mirrors(routes: Routes, place: Place) -> dict[str, JSON]:
+    """The clusters that mirrored requests go to, by name."""
+    found = {}
+    for group in routes.groups.values():
+        if group.shadow is not None:
+            for name in (group.backend, routes.default):
+                cluster = _mirror_cluster(routes.backends[name], group.shadow, routes, place)
+                found[cluster["name"]] = cluster
+    return found
+
+
+def _mirror_cluster(backend: Backend, shadow: Shadow, routes: Routes, place: Place) -> JSON:
+    """The backend once more, for mirrors alone: bounded, and what fails there ejects nobody."""
+    most = shadow.concurrency * place.workers
+    limits = {"max_connections": most, "max_pending_requests": most, "max_requests": most, "max_retries": 0}
+    cluster = _cluster(routes, backend, "", place)
+    cluster.pop("outlier_detection", None)
+    cluster["circuit_breakers"] = {"thresholds": [limits]}
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    options["common_http_protocol_options"]["max_stream_duration"] = seconds(shadow.timeout)
+    name = f"{backend.name}-mirror.{version_of(cluster)}"
+    return {**cluster, "name": name, "load_assignment": {**cluster["load_assignment"], "cluster_name": name}}
 
 
 def _falls_back(routes: Routes, group: Group) -> bool:
@@ -284,6 +316,7 @@ def packed_context(routes: Routes, group: Group | None) -> str:
         routes.via.name.decode(),
         "yes" if routes.via.requests else "no",
         "yes" if routes.via.responses else "no",
+        "yes" if group is not None and group.shadow is not None else "no",
     ]
     if group is None:
         return "\n".join([UNROUTED, *[""] * 2, "0", "", "", "", "", "", "no", pages, trusted, *via])
@@ -324,7 +357,11 @@ def _routes(routes: Routes, place: Place) -> Iterator[JSON]:
         found = kinds(routes, group)
         for kind in found:
             action = _action(routes, group, kind, place)
-            for ending, forwarded in (("", action), *_tunnel(routes, action)):
+            for ending, forwarded in (
+                ("", action),
+                *_tunnel(routes, action),
+                *_shadowed(routes, group, kind, action, place),
+            ):
                 yield _route(
                     match={**match, "headers": [_arm(kind.name + ending)]},
                     name=route_name(group.name, kind),
@@ -355,6 +392,25 @@ def _tunnel(routes: Routes, action: JSON) -> Iterator[tuple[str, JSON]]:
     if routes.listen.upgrades:
         idle = {"idle_timeout": seconds(routes.listen.tunnel_timeout), "retry_policy": {"num_retries": 0}}
         yield TUNNEL_ENDING, {**action, **idle}
+
+
+def _shadowed(
+    routes: Routes, group: Group, kind: Kind, action: JSON, place: Place
+) -> Iterator[tuple[str, JSON]]:
+    """For requests that may also be sent to the other side: a share of them, by a draw of its own."""
+    if group.shadow is None or kind.name not in ("control", "canary"):
+        return
+    other = routes.backends[group.backend if kind.name == "control" else routes.default]
+    mark = {"header": {"key": SHADOW_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    mirror = {
+        "cluster": _mirror_cluster(other, group.shadow, routes, place)["name"],
+        "runtime_fraction": {
+            "default_value": {"numerator": round(group.shadow.percent * 10_000), "denominator": "MILLION"}
+        },
+        "disable_shadow_host_suffix_append": True,
+        "request_headers_mutations": [{"append": mark}],
+    }
+    yield SHADOW_ENDING, {**action, "request_mirror_policies": [mirror]}
 
 
 def _route(*, match: JSON, name: str, action: JSON, context: str) -> JSON:

@@ -179,6 +179,7 @@ function split.context(digests, packed)
     sticky = said[6], sticky_name = said[7]:lower(), sticky_cookie = said[7], override_header = said[8]:lower(),
     override_cookie = said[9], expose = said[10] == "yes", pages = said[11] == "yes", trusted = {},
     claimed = said[1] ~= "*", via = said[13], via_requests = said[14] == "yes", via_responses = said[15] == "yes",
+    shadow = said[16] == "yes",
   }
   for _, text in ipairs(said[12] ~= "" and fields(said[12], " ") or {}) do
     context.trusted[#context.trusted + 1] = split.network(text)
@@ -206,6 +207,24 @@ function split.decide(context, method, digest, override)
 end
 
 -- Headers
+
+local CONDITIONS = {
+  "range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "transfer-encoding",
+}
+
+-- May the other side be asked the same? As shadow.py: GET and HEAD without body, conditions or range.
+function split.may_shadow(headers)
+  local method = headers:get(":method")
+  if method ~= "GET" and method ~= "HEAD" or (headers:get("content-length") or "0") ~= "0" then
+    return false
+  end
+  for _, name in ipairs(CONDITIONS) do
+    if headers:get(name) then
+      return false
+    end
+  end
+  return true
+end
 
 local function all_of(headers, name)
   local count = headers:getNumValues(name)
@@ -391,8 +410,11 @@ function split.filter(digests, setting)
       digest, kind = digests.hex(word), split.decide(context, headers:get(":method"), word, override)
       metadata:set(SPACE, "digest", digest)
     end
-    local tunnel = headers:get("upgrade") and "-tunnel" or ""
-    headers:replace("x-strangler-arm", (context.claimed and kind or "unclaimed") .. tunnel)
+    local ending = headers:get("upgrade") and "-tunnel" or ""
+    if ending == "" and context.shadow and (kind == "control" or kind == "canary") and split.may_shadow(headers) then
+      ending = "-shadow"
+    end
+    headers:replace("x-strangler-arm", (context.claimed and kind or "unclaimed") .. ending)
     if kept then
       headers:replace(context.override_header, kept)
     end

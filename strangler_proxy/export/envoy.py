@@ -24,7 +24,7 @@ _BEARABLE = {
     "probes": "an ejected instance that comes back takes its whole share at once",
     "cache": "every request reaches a backend",
     "health": "instances are ejected when they fail requests, not before",
-    "shadow": "no answers are compared",
+    **dict.fromkeys(("patience", "max_body", "examples", "rules"), "a mirror's answers are not compared"),
     "issuers": "no group that is left asks for a token",
     "connections": "the number of clients' connections has no limit",
     "min_body_rate": "a client may send as slowly as the time-outs allow",

@@ -129,6 +129,7 @@ groups:
     timeouts: {read: 3000, total: 9000}
     cache: {}
     limits: {in_flight: 5}
+    shadow: {percent: 5, max_body: 1000}
   orders: {backend: catalog, paths: ["/api/orders/*"], percent: 0, owner: catalog, fallback: false}
 listen: {connections: 1000, min_body_rate: 100, upgrades: [websocket]}
 trusted_proxies: ["10.0.0.0/8"]
@@ -149,7 +150,16 @@ def test_everything_the_engine_knows_is_valid_and_what_is_left_out_is_told(tmp_p
     assert done.returncode == 0, done.stderr
     text = config.read_text()
     head = text.partition("---\n")[0].replace("\n#  ", "")
-    for key in ("position", "health", "in_flight", "rate", "cache", "listen.connections", "min_body_rate"):
+    for key in (
+        "position",
+        "health",
+        "in_flight",
+        "rate",
+        "cache",
+        "listen.connections",
+        "min_body_rate",
+        "max_body",
+    ):
         assert f"{key} (line" in done.stderr, key
         assert f"{key} (line" in head, key
     assert "groups.catalog.limits (line" in done.stderr
