@@ -63,6 +63,8 @@ def jars(directory: Path, *, peer: bool = False) -> Jars:
     """
     java()
     poms = [_CONFIG / "pom.xml", _CONFIG / "connectors" / "pom.xml"]
+    if peer:
+        poms.append(_CONFIG / "peer" / "pom.xml")
     missing = [str(pom) for pom in poms if not pom.exists()]
     if missing:
         raise KafkaError(f"{missing[0]} is missing; run this from a checkout of the project")
@@ -76,7 +78,11 @@ def jars(directory: Path, *, peer: bool = False) -> Jars:
     connectors = partial / "plugins" / "debezium"
     try:
         _maven(poms[0], partial / "libs")
-        _maven(poms[1], connectors, *(["-Ppeer"] if peer else []))
+        _maven(poms[1], connectors)
+        if peer:
+            _maven(
+                poms[2], partial / "plugins" / "jdbc"
+            )  # Connect keeps plugins apart, so releases may differ
         partial.rename(home)
     except OSError as error:
         if not home.exists():  # else another process was faster; its copy is the same
@@ -86,13 +92,13 @@ def jars(directory: Path, *, peer: bool = False) -> Jars:
     return found
 
 
-def _maven(pom: Path, target: Path, *more: str) -> None:
+def _maven(pom: Path, target: Path) -> None:
     program = shutil.which("mvn")
     if program is None:
         raise KafkaError("Maven (mvn) is missing; install it with this machine's package manager")
     done = subprocess.run(
         [program, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={target}",
-         "-DincludeScope=runtime", *more],
+         "-DincludeScope=runtime"],
         check=False, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:

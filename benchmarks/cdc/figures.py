@@ -12,7 +12,6 @@ OURS = "change stream"
 PIPE = "psql COPY | COPY"
 NATIVE = "CREATE SUBSCRIPTION"
 SINK = "Debezium JDBC sink"
-DEBEZIUM = "Debezium to its topic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ WORKS: tuple[Work, ...] = (
     Work(name="p50", title="commit to visible at 2,000 tx/s, p50", unit="ms", peers=(NATIVE,), higher=False),
     Work(name="p99", title="commit to visible at 2,000 tx/s, p99", unit="ms", peers=(NATIVE,), higher=False),
     Work(name="offered", title="rate at which those were committed", unit="tx/s", peers=(NATIVE,)),
-    Work(name="source", title="slot read and decoded, not applied", unit="rows/s", peers=(DEBEZIUM,)),
+    Work(name="source", title="slot read and decoded, not applied", unit="rows/s"),
     Work(name="verification", title="verification of both sides", unit="rows/s"),
     Work(name="snapshot_mapped", title="snapshot, mapped, two indexes", unit="rows/s", peers=(PIPE,)),
     *(
@@ -48,7 +47,6 @@ WORKS: tuple[Work, ...] = (
         for name, title, unit in _STREAMED
     ),
     Work(name="kafka", title="records in the topic to applied", unit="rows/s", peers=(SINK,)),
-    Work(name="kafka_schemas", title="the same, records with schemas", unit="rows/s", peers=(SINK,)),
     Work(name="memory_snapshot", title="peak memory, large snapshot", unit="MB", higher=False),
     Work(name="memory_transaction", title="peak memory, large transaction", unit="MB", higher=False),
 )
