@@ -47,8 +47,8 @@ def survey(seeds: list[int], *, workers: int) -> int:
     for done in range(1, len(seeds) + 1):
         report = _next(reports, processes)
         if isinstance(report, Outcome):
-            endings[report.ending] += 1
-            faults[report.scenario.fault] += 1
+            endings[str(report.ending)] += 1
+            faults[str(report.scenario.fault)] += 1
             said = f"{report.scenario}: {report.ending}, {report.rows} rows, {report.seconds:.1f} s"
         else:
             seed, trace = report
