@@ -39,6 +39,7 @@ logger.pg.name=io.debezium.connector.postgresql
 logger.pg.level=error
 """
 _HEAP = "-Xmx512m"
+_ENDS_WITHIN = 12.0  # seconds from the end of the input
 _LAST_WORDS = 3.0  # seconds to tell the slot what was stored
 
 
@@ -122,6 +123,10 @@ def _run(properties: dict[str, str], records: BinaryIO, jpype: Any) -> int:
     def listen() -> None:
         for line in sys.stdin:
             acknowledged.upto = int(line)
+        # an engine that cannot close (its server is gone) must not outlive its parent
+        watchdog = threading.Timer(_ENDS_WITHIN, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
         # the next heartbeat carries what was acknowledged last to the slot
         deadline = time.monotonic() + _LAST_WORDS
         while waiting and waiting[0][0] <= acknowledged.upto and time.monotonic() < deadline:
