@@ -25,10 +25,10 @@ SECRET = b"a secret for tests, 32 bytes long"
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], seconds: float = 20) -> T:
     """Run on the loop the proxy runs on; no test takes longer than 20 s."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(main, 20))
+        return runner.run(asyncio.wait_for(main, seconds))
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -48,7 +48,7 @@ def test_twenty_thousand_users_get_the_side_that_python_draws(tmp_path: Path) ->
             assert arm["errors"] == 0
             await counted(it, "control", requests=IDS - sides["canary"])
 
-    run(main())
+    run(main(), seconds=90)
 
 
 @asynccontextmanager
