@@ -332,6 +332,7 @@ def _source(config: StreamConfig) -> Source:
             publication=config.publication,
             tables=config.mapping.sources(),
             local_only=config.local_only,
+            without_gap=True,
         )
     from cdc.sources.kafka import KafkaSource  # noqa: PLC0415  # costs nothing unless asked for
 

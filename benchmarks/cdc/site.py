@@ -30,7 +30,6 @@ SETTINGS = {
     "checkpoint_timeout": "30min",
     "max_slot_wal_keep_size": "-1",
     "wal_retrieve_retry_interval": "100ms",  # a subscription that is enabled again waits for it
-    "autovacuum": "off",  # between the rounds we vacuum ourselves
     "logical_decoding_work_mem": "64MB",
 }
 _PEER_SLOT = "native"

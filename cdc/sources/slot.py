@@ -173,9 +173,11 @@ class SlotSource:
         tables: Collection[TableName],
         local_only: bool = False,
         temporary: bool = False,
+        without_gap: bool = False,
     ) -> None:
         """Nothing happens before `start`. `local_only` leaves out what another stream has written there. `temporary`:
-        make the slot at `start`, where the log is then, and lose it with the connection.
+        make the slot at `start`, where the log is then, and lose it with the connection. `without_gap`: refuse a slot
+        that begins behind where `start` shall.
         """
         self._dsn = dsn
         self._slot = slot
@@ -183,6 +185,7 @@ class SlotSource:
         self._tables = tables
         self._local_only = local_only
         self._temporary = temporary
+        self._without_gap = without_gap
         self._connection: psycopg.Connection[Any] | None = None
         self._assembler = Assembler(tables)
         self._received = Lsn(0)
@@ -222,9 +225,24 @@ class SlotSource:
                     f"slot {self._slot} is gone from the source, and with it the changes after {after}; {BEGIN_ANEW}"
                 ) from error
             raise error
+        if self._without_gap:
+            self._refuse_gap(after)
         connection.pgconn.nonblocking = 1
         self._last_heard = time.monotonic()
         self._feedback(ask=False)
+
+    def _refuse_gap(self, after: Lsn) -> None:
+        """Only now that we hold the slot can nobody make it anew. The server begins where the slot does, without a
+        word, when that is further than what was asked for."""
+        with connect(self._dsn, name=f"strangler_cdc read {self._slot}") as asking:
+            state = slot_state(asking, self._slot)
+        if state is None or state.confirmed is None or state.confirmed > after:
+            self.close()
+            begins = "nowhere" if state is None else f"at {state.confirmed}"
+            raise StreamError(
+                f"slot {self._slot} was made anew on the source: it begins {begins}, the changes since {after} can no "
+                f"longer be read; {BEGIN_ANEW}"
+            )
 
     def read(self, timeout: float) -> list[Event]:
         """What has arrived. Raises psycopg.OperationalError when the connection is lost, DecodeError."""
