@@ -132,6 +132,7 @@ def connector_config(
         "skipped.operations": "none",  # TRUNCATE is skipped unless told
         "tombstones.on.delete": "true",
         "provide.transaction.metadata": "true",
+        "extended.headers.enabled": "false",  # four in every record that say which connector wrote it
         "poll.interval.ms": "10",  # half a second unless told: every change would wait for it
         "heartbeat.interval.ms": "250",
         # the log of other databases moves the slot only past a change of this one; it needs no table

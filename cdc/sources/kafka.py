@@ -29,6 +29,7 @@ from cdc.decode.debezium_values import DebeziumError
 from cdc.seams import AwayError, StreamError
 
 _RECORDS_A_READ = 5_000
+_BYTES_A_FETCH = 8_000_000
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
@@ -89,6 +90,8 @@ class KafkaSource:
                 max_poll_records=_RECORDS_A_READ,
                 fetch_max_wait_ms=50,
                 fetch_min_bytes=1,
+                # a megabyte, the default, is gone before the next one can be asked for
+                max_partition_fetch_bytes=_BYTES_A_FETCH,
             )
             self._await_topic(consumer)
             consumer.assign([self._partition])
