@@ -32,6 +32,7 @@ _RECORDS_A_READ = 5_000
 _BYTES_A_FETCH = 8_000_000
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
+_RECONNECT_MS = 1_000  # longest pause between two tries to reach a broker; kafka-python's own default is 30 s
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
 
 ReadTables = Callable[[], Mapping[TableName, Table]]
