@@ -34,13 +34,15 @@ class AskedBy(Enum):
 class Subject:
     """What is examined: the names in a plan, and how much is too much.
 
-    `long_transaction`: seconds; `sample`: rows a table whose values are looked at; `clock_skew`: seconds.
+    `debezium`: whether Debezium reads the log. `long_transaction`: seconds; `sample`: rows a table whose values are
+    looked at; `clock_skew`: seconds.
     """
 
     mapping: TableMappings
     slot: str
     publication: str
     role: str
+    debezium: bool = False
     long_transaction: float = 60.0
     sample: int = 10_000
     clock_skew: float = 2.0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cdc.doctor.check import Check, TableCheck
+from cdc.doctor.debezium import DEBEZIUM_CHECKS
 from cdc.doctor.kafka import KAFKA_RULES
 from cdc.doctor.mapped import MAPPED_RULES
 from cdc.doctor.roles import ROLE_CHECKS
@@ -26,6 +27,7 @@ CHECKS: Sequence[Check | TableCheck] = (
     *ROLE_CHECKS,
     *TABLE_SHAPE_CHECKS,
     *ROW_CHECKS,
+    *DEBEZIUM_CHECKS,
 )
 
 RULES: Sequence[Rule] = (UNREACHABLE, *(check.rule for check in CHECKS), *KAFKA_RULES, *MAPPED_RULES)

@@ -227,7 +227,13 @@ class CdcStream:
 
     def _examine(self, *, only: Sequence[str] = (), before_prepare: bool = False) -> list[dict[str, Any]]:
         names, kafka = self.plan.stream, self._kafka
-        subject = Subject(self.plan.mapping, names.slot, names.publication, names.role)
+        subject = Subject(
+            self.plan.mapping,
+            names.slot,
+            names.publication,
+            names.role,
+            debezium=names.embedded or kafka is not None,
+        )
         addresses = Addresses(
             self._source,
             self._target,

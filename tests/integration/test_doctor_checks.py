@@ -511,6 +511,70 @@ def test_large_objects_and_large_values(pair: Pair) -> None:
         assert connection.execute("SELECT DISTINCT file FROM catalog_stock").fetchall() == [(b"scan",)]
 
 
+DEBEZIUM = replace(_subject(), debezium=True)
+# a column of catalog_stock that the mapping carries: its type, a value, whether the type or the value is refused
+DAMAGED = [
+    ("timetz", "'13:00+05'", "debezium-loses-type"),
+    ("interval[]", "'{1 mon}'", "debezium-loses-type"),
+    ("numeric[]", "'{NaN}'", "debezium-loses-type"),
+    ("bit varying(8)", "B'101'", "debezium-loses-type"),
+    ("integer[]", "'{{1,2},{3,4}}'", "debezium-damages-values"),
+    ("text[]", "'[0:1]={a,b}'", "debezium-damages-values"),
+    ("timestamptz[]", "'{0044-03-15 BC}'", "debezium-damages-values"),
+    ("timestamp", "'294276-01-01'", "debezium-damages-values"),
+]
+
+
+@pytest.mark.parametrize(("type_", "value", "rule"), DAMAGED, ids=str)
+def test_what_debezium_damages_is_a_blocker_only_where_debezium_reads(
+    pair: Pair, type_: str, value: str, rule: str
+) -> None:
+    _run(pair, "source", f"ALTER TABLE catalog_stock ADD odd {type_}; UPDATE catalog_stock SET odd = {value}")
+    _run(pair, "target", "ALTER TABLE stock ADD odd text")
+    subject = _with_columns("odd: {sql: odd::text, inverse: {odd: odd}}")
+    rules = ["debezium-loses-type", "debezium-damages-values"]
+    assert pair.examine(subject, only=rules) == []
+    found = pair.examine(replace(subject, debezium=True), only=rules)
+    assert [(each.rule, each.severity, each.place.column) for each in found] == [
+        (rule, Severity.ERROR, "odd")
+    ]
+    assert "stream.source: slot" in found[0].remedy
+    assert found[0].path[0] == "tables"
+    _run(pair, "source", "UPDATE catalog_stock SET odd = NULL")
+    left = pair.examine(replace(subject, debezium=True), only=rules)
+    assert bool(left) == (rule == "debezium-loses-type" or type_ == "timestamptz[]"), [
+        str(each) for each in left
+    ]
+    # a mapping that ignores it has nothing to lose
+    ignoring = _subject()
+    tables = [
+        replace(table, ignored=(*table.ignored, ("odd", "not needed"))) for table in ignoring.mapping.tables
+    ]
+    ignoring = replace(ignoring, mapping=replace(ignoring.mapping, tables=tuple(tables)), debezium=True)
+    assert pair.examine(ignoring, only=rules) == []
+
+
+def test_what_debezium_might_damage_is_a_warning_until_a_check_forbids_it(pair: Pair) -> None:
+    (found,) = pair.examine(DEBEZIUM, only=["debezium-may-damage"])
+    assert (found.severity, found.place.column) == (Severity.WARNING, "tags")
+    _gone_after_repair(pair, found, DEBEZIUM)
+    with (
+        admin(pair.dsn("source")) as connection,
+        pytest.raises(psycopg.errors.CheckViolation),
+    ):
+        connection.execute("UPDATE catalog_product SET tags = '{{a,b}}'")
+    assert pair.examine(DEBEZIUM) == []
+
+
+def test_null_that_debezium_writes_like_a_large_value_asks_for_the_whole_old_row(pair: Pair) -> None:
+    _run(pair, "source", "ALTER TABLE catalog_stock ADD odd float8[]")
+    _run(pair, "target", "ALTER TABLE stock ADD odd float8[]")
+    subject = replace(_with_columns("odd: odd"), debezium=True)
+    finding = _one(pair, "debezium-damages-values", subject)
+    assert "20 of the first" in finding.message
+    _gone_after_repair(pair, finding, subject)
+
+
 def test_sequences_that_stand_behind_their_keys(pair: Pair) -> None:
     _run(
         pair,
