@@ -52,7 +52,7 @@ _START: Final = Lsn(0)
 @dataclass(frozen=True, slots=True)
 class Table:
     """A source table: as the log would describe it, and what its columns are made of, in the same order. Columns among
-    `ignored` need not be read: those that Debezium damages are left out instead of refused.
+    `ignored` need not be read: types and values that Debezium damages are left out instead of refused.
     """
 
     relation: Relation
@@ -320,23 +320,31 @@ class Decoder:
 
 def _reader(table: Table, modes: Modes) -> _Reader:
     relation = table.relation
-    columns = [
-        Column(_left_out)
-        if known.name in table.ignored and loss(type_, modes) is not None
-        else column(type_, modes, f"column {relation.table}.{known.name}")
-        for known, type_ in zip(relation.columns, table.types, strict=True)
-    ]
+    columns: list[Column] = []
+    for known, type_ in zip(relation.columns, table.types, strict=True):
+        ignored = known.name in table.ignored
+        if ignored and loss(type_, modes) is not None:
+            columns.append(Column(_left_out))
+            continue
+        read = column(type_, modes, f"column {relation.table}.{known.name}")
+        columns.append(Column(_unless_damaged(read.convert)) if ignored else read)
     return _Reader(
         relation,
         relation.names(),
         tuple(each.convert for each in columns),
         frozenset(known.name for known in relation.columns if known.key),
-        tuple(
-            place
-            for place, (known, each) in enumerate(zip(relation.columns, columns, strict=True))
-            if each.blurred and known.name not in table.ignored
-        ),
+        tuple(place for place, each in enumerate(columns) if each.blurred),
     )
+
+
+def _unless_damaged(convert: Convert) -> Convert:
+    def converted(value: Any) -> Value:
+        try:
+            return convert(value)
+        except DebeziumError:
+            return _left_out(value)
+
+    return converted
 
 
 def _left_out(_value: Any) -> Value:

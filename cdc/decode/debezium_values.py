@@ -9,16 +9,21 @@ Refused, because something is lost whatever one does (each shown by `tests/contr
 * `decimal.handling.mode=double` rounds; `precise` makes NaN and infinities of an unlimited numeric NULL
 * `interval.handling.mode=numeric` counts a month as so many seconds
 * `time.precision.mode=connect` cuts microseconds off; `nanoseconds` makes NULL of years before 1677 and after 2262
-* timetz loses its zone, bit varying its length, arrays of many types (enums, intervals, numerics ...) everything
+* timetz loses its zone, bit varying its length, arrays of many types (enums, intervals, numerics ...) everything,
+  arrays of time their microseconds
 
 Carried, with one uncertainty: for some types (`Column.blurred`) an update that left a large value alone shows NULL
 instead of the placeholder, as if it had been set to NULL; such an update is refused when it comes, not the column.
 
 Written otherwise but the same value: money without its sign and separators, geometric types with `.0`.
 
-Not to be seen here, so a check of the table has to find it: arrays of several dimensions come with NULL for each inner
-array, arrays with bounds of their own come without, timestamptz before Christ inside an array as after; with
-`isostring` 24:00:00 comes as 00:00:00, with `precise` the NaN of a limited numeric as NULL.
+Refused when they come: a timestamp after the year 294247, most days before 1582-10-15 within an array
+(`debezium_times`).
+
+Not to be seen here, so a check of the table has to find it (`cdc.doctor.debezium`): arrays of several dimensions come
+with NULL for each inner array, arrays with bounds of their own come without, days before Christ inside an array as
+after, 24:00:00 inside an array as 00:00:00; with `isostring` 24:00:00 does so everywhere, with `precise` the NaN of a
+limited numeric comes as NULL.
 
 Sources: https://debezium.io/documentation/reference/3.6/connectors/postgresql.html#postgresql-data-types, the
 connector itself.
@@ -33,15 +38,17 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from cdc.changes import UNCHANGED, Value
-from cdc.decode.pgtext import (
-    date_text,
-    float4_text,
-    float8_text,
-    interval_text,
-    quoted_element,
-    time_text,
-    timestamp_text,
+from cdc.decode.debezium_times import (
+    in_array,
+    read_clock,
+    read_date,
+    read_iso_date,
+    read_iso_timestamp,
+    read_iso_timestamptz,
+    read_timestamp,
+    read_timestamp_milli,
 )
+from cdc.decode.pgtext import float4_text, float8_text, interval_text, quoted_element, time_text
 
 PLACEHOLDER: Final = "__debezium_unavailable_value"
 """What stands for an unchanged large value unless `unavailable.value.placeholder` says otherwise."""
@@ -209,6 +216,8 @@ def loss(type_: ColumnType, modes: Modes) -> str | None:  # noqa: PLR0911  (one 
         return "Debezium does not carry arrays of this type whole"
     micro = type_.modifier not in range(4)
     match oid:
+        case 1083 if type_.element and micro:
+            return "Debezium cuts microseconds off times within arrays"
         case 1700 | 790 if modes.decimals is Decimals.DOUBLE:
             return "decimal.handling.mode=double rounds; set it to string"
         case 1700 if modes.decimals is Decimals.PRECISE and type_.modifier < 0:
@@ -259,7 +268,8 @@ def _guarded(convert: Convert, where: str) -> Convert:
             return convert(value)
         except (TypeError, ValueError, KeyError, ArithmeticError) as error:
             raise DebeziumError(
-                f"{where}: {value!r:.100} is no value that Debezium writes here ({error})"
+                f"{where}: {value!r:.100} is no value that Debezium writes here ({error}); repair it, leave the column "
+                "out of the mapping, or read the log with source: slot"
             ) from error
 
     return guarded
@@ -281,10 +291,10 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
         case 1700 | 790:
             return _decimal(type_, modes)
         case 1082:
-            return _iso_date if modes.times is Times.ISOSTRING else _date
+            return read_iso_date if modes.times is Times.ISOSTRING else read_date
         case 1083:
             if modes.times is Times.ISOSTRING:
-                return lambda value: _trimmed(value.removesuffix("Z"))
+                return lambda value: read_clock(value.removesuffix("Z"))
             counts_milli = modes.times is Times.CONNECT or (milli and modes.times is Times.ADAPTIVE)
             unit = 1000 if counts_milli else 1
             return lambda value: time_text(
@@ -292,12 +302,12 @@ def _scalar(type_: ColumnType, modes: Modes) -> Convert:  # noqa: PLR0911, PLR09
             )
         case 1114:
             if modes.times is Times.ISOSTRING:
-                return _iso_timestamp
+                return read_iso_timestamp
             if modes.times is Times.CONNECT or (milli and adaptive):
-                return _timestamp_milli
-            return _timestamp
+                return read_timestamp_milli
+            return read_timestamp
         case 1184:
-            return lambda value: _iso_timestamptz(value, mark)
+            return lambda value: read_iso_timestamptz(value, mark)
         case 1186:
             return interval_text
         case 1560:
@@ -375,74 +385,6 @@ def _decimal(type_: ColumnType, modes: Modes) -> Convert:
     return exact
 
 
-# Dates and times
-
-# pgjdbc's infinities (org.postgresql.PGStatement, milliseconds) as Debezium carries them on: a date's by an overflow
-_INFINITE_DAYS: Final = {-2147472692: b"infinity", -2147472691: b"-infinity"}
-_INFINITE: Final = {9223372036825200000: b"infinity", -9223372036832400000: b"-infinity"}
-_INFINITE_MILLI: Final = {9223372036825200: b"infinity", -9223372036832400: b"-infinity"}
-_INFINITE_ISO: Final = {"+294247-01-10T04:00:25.2Z": b"infinity", "-290308-12-21T19:59:27.6Z": b"-infinity"}
-_INFINITE_ISO_DAYS: Final = {"-5877611-06-21Z": b"infinity", "-5877611-06-22Z": b"-infinity"}
-
-
-def _date(days: int) -> bytes:
-    return _INFINITE_DAYS.get(days) or date_text(days)
-
-
-def _timestamp(microseconds: int) -> bytes:
-    # beyond the year 294247 Debezium's count overflows, and is then before PostgreSQL's first moment
-    return _INFINITE.get(microseconds) or timestamp_text(microseconds)
-
-
-def _timestamp_milli(milliseconds: int) -> bytes:
-    return _INFINITE_MILLI.get(milliseconds) or timestamp_text(milliseconds * 1000)
-
-
-def _iso_date(text: str) -> bytes:
-    infinite = _INFINITE_ISO_DAYS.get(text)
-    if infinite is not None:
-        return infinite
-    date, era = _iso_civil(text.removesuffix("Z"))
-    return (date + era).encode()
-
-
-def _iso_civil(text: str) -> tuple[str, str]:
-    """ISO 8601 has a year 0, PostgreSQL a year 1 BC."""
-    negative = text.startswith("-")
-    year, month, day = text.lstrip("+-").split("-")
-    number = -int(year) if negative else int(year)
-    if number > 0:
-        return f"{number:04d}-{month}-{day}", ""
-    return f"{1 - number:04d}-{month}-{day}", " BC"
-
-
-def _iso_timestamp(text: str) -> bytes:
-    infinite = _INFINITE_ISO.get(text)
-    if infinite is not None:
-        return infinite
-    date, _, clock = text.removesuffix("Z").partition("T")
-    day, era = _iso_civil(date)
-    return f"{day} ".encode() + _trimmed(clock) + era.encode()
-
-
-def _iso_timestamptz(text: str, mark: str) -> Value:
-    if text in ("infinity", "-infinity"):
-        return text.encode()
-    if text == mark:
-        return UNCHANGED
-    if not text.endswith("Z"):
-        raise ValueError("not in UTC")
-    date, _, clock = text[:-1].partition("T")
-    day, era = _iso_civil(date)
-    return f"{day} ".encode() + _trimmed(clock) + b"+00" + era.encode()
-
-
-def _trimmed(clock: str) -> bytes:
-    if clock.count(":") == 1:  # Java leaves out seconds that are 0
-        clock += ":00"
-    return (clock.rstrip("0").rstrip(".") if "." in clock else clock).encode()
-
-
 def _bits(value: Any, width: int) -> bytes:
     if isinstance(value, bool):
         return b"1" if value else b"0"
@@ -458,7 +400,10 @@ def _bits(value: Any, width: int) -> bytes:
 
 def _array(type_: ColumnType, modes: Modes, where: str) -> Convert:
     element = ColumnType(type_.element, type_.modifier)
-    convert = _guarded(_scalar(element, modes), where)
+    convert = _scalar(element, modes)
+    if element.oid in (DATE, TIMESTAMP, TIMESTAMPTZ):
+        convert = in_array(convert, dated=element.oid == DATE)
+    convert = _guarded(convert, where)
     marks = array_marks(type_.element, modes.placeholder)
 
     def written(value: Any) -> Value:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc.changes import quote
-from cdc.decode.debezium_values import BIT, TIMESTAMP, TIMESTAMPTZ, ColumnType, Modes, column, loss
+from cdc.decode.debezium_values import BIT, TIMESTAMP, ColumnType, Modes, column, loss
 from cdc.doctor.check import MAPPED, Check, Facts, Row, Rows, Subject, TableCheck, place_of
 from cdc.findings import Finding, Rule, Severity, Side
 from cdc.mapping import TableMapping
@@ -59,31 +59,42 @@ class Doubt:
     may_come: bool = True
 
 
-_FIRST_YEAR: Final = "'0001-01-01 00:00:00+00'::timestamp with time zone"
-_LAST_MOMENT: Final = "'294247-01-10 04:00:54.775807'"  # 2^63 microseconds after 1970, as Debezium counts
+_LAST_MOMENT: Final = "'294247-01-10 04:00:54.775807'"  # 2^63 - 1 microseconds after 1970, as Debezium counts
+_EARLY: Final = "arrays with days before 1582-10-15, which Debezium writes as other days"
 
 
 def doubts(row: Row, modes: Modes) -> Iterator[Doubt]:
     """What may be wrong with values of the column of `row` (of `_COLUMNS`) although its type is carried. Pure."""
     type_ = _type(row)
     name = row["name"]
+    micro = type_.modifier not in range(4)
     if type_.element:
         yield Doubt(
             "arrays of several dimensions, or whose first index is not 1",
             f"array_ndims({name}) > 1 OR array_lower({name}, 1) <> 1",
             f"((array_ndims({name}) = 1) AND (array_lower({name}, 1) = 1))",
         )
-    if type_.element == TIMESTAMPTZ:
-        yield Doubt(
-            "arrays of timestamptz before the year 1",
-            f"NOT ({_FIRST_YEAR} <= ALL ({name}))",
-            f"({_FIRST_YEAR} <= ALL ({name}))",
-        )
-    if TIMESTAMP in (type_.oid, type_.element) and type_.modifier not in range(4):
+    match type_.element:
+        case 1082:
+            kept = f"(('1582-10-15'::date <= ALL ({name})) AND ('infinity'::date > ALL ({name})))"
+            yield Doubt(f"{_EARLY}, or with infinity", f"NOT {kept}", kept)
+        case 1114:
+            kept = f"('1582-10-15 00:00:00'::timestamp without time zone <= ALL ({name}))"
+            early = (
+                f"EXISTS (SELECT FROM unnest({name}) AS _(each) WHERE isfinite(each) AND each < '1582-10-15')"
+            )
+            yield Doubt(_EARLY, early, kept)
+        case 1184:
+            kept = f"('1582-10-15 00:00:00+00'::timestamp with time zone <= ALL ({name}))"
+            yield Doubt(f"{_EARLY}, or with -infinity", f"NOT {kept}", kept)
+        case 1083:
+            kept = f"('24:00:00'::time without time zone <> ALL ({name}))"
+            yield Doubt("arrays with 24:00:00, which comes as 00:00:00", f"NOT {kept}", kept)
+    if TIMESTAMP in (type_.oid, type_.element) and micro:
         each = f"unnest({name})" if type_.element else f"(SELECT {name})"
         yield Doubt(
             "timestamps after the year 294247",
-            f"EXISTS (SELECT FROM {each} AS _(each) WHERE isfinite(each) AND each > {_LAST_MOMENT})",
+            f"EXISTS (SELECT FROM {each} AS _(each) WHERE isfinite(each) AND each >= {_LAST_MOMENT})",
             may_come=False,
         )
     if column(type_, modes, "").blurred:
@@ -121,14 +132,13 @@ def judge_may_damage(facts: Facts, subject: Subject) -> Iterator[Finding]:
             continue
         checks = ", ".join(f"ADD CHECK {doubt.forbids} NOT VALID" for doubt in open_ if doubt.forbids)
         table = f"{quote(row['schema'])}.{quote(row['table'])}"
-        closes = all(doubt.forbids for doubt in open_)
         yield MAY_DAMAGE.found(
             f"column {row['schema']}.{row['table']}.{row['column']} ({row['type']}) may hold "
             + "; ".join(doubt.words for doubt in open_),
             place=place_of(Side.SOURCE, row),
             path=subject.table_at(Side.SOURCE, row).path,
-            repair=f"ALTER TABLE {table} {checks}" if closes else "",
-            remedy=f"forbid them, or {_ELSE}" if closes else _ELSE,
+            repair=f"ALTER TABLE {table} {checks}" if checks else "",
+            remedy=f"forbid them, or {_ELSE}" if checks else _ELSE,
         )
 
 

@@ -182,6 +182,29 @@ TARGET_FK_ORDER = Rule(
 )
 
 
+UNIQUE_UNCHECKED = Rule(
+    "target-deferrable-unchecked",
+    Severity.WARNING,
+    "a target table has a deferrable UNIQUE or EXCLUDE, and the stream's role may set session_replication_role",
+    "PostgreSQL checks such a constraint by a trigger, and with that setting it fires none: rows that break it come in",
+    "make it immediate, or REVOKE SET ON PARAMETER session_replication_role from the stream's role",
+)
+
+
+def judge_unique_unchecked(facts: Facts, _subject: Subject) -> Iterator[Finding]:
+    """Deferrable constraints that the stream's writes would pass by."""
+    for row in facts.target:
+        if row["replica"]:
+            name, table = quote(row["name"]), sql_name(row)
+            yield UNIQUE_UNCHECKED.found(
+                f"constraint {row['name']} of target table {row['table']} is deferrable: the stream's writes are not "
+                "checked against it",
+                place=place_of(Side.TARGET, row),
+                repair=f"ALTER TABLE {table} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {row['immediate']}",
+                remedy="see that the source keeps the same constraint, or make this one immediate",
+            )
+
+
 def judge_fk_in(facts: Facts, _subject: Subject) -> Iterator[Finding]:
     """Foreign keys of other tables to mapped source tables."""
     for row in facts.source:
@@ -358,6 +381,15 @@ LEFT JOIN mapped parent ON parent.relation = k.confrelid
 WHERE k.contype = 'f' AND k.conparentid = 0 AND (child.relation IS NOT NULL OR parent.relation IS NOT NULL)
 ORDER BY 4, 5, 3
 """
+# replica: may the role that asks, the stream's, switch triggers off?
+_DEFERRABLE_UNIQUES = f"""
+WITH {MAPPED}
+SELECT schema, "table", conname::text AS name,
+       regexp_replace(pg_get_constraintdef(k.oid), ' DEFERRABLE( INITIALLY DEFERRED)?$', '') AS immediate,
+       has_parameter_privilege('session_replication_role', 'SET') AS replica
+FROM mapped JOIN pg_constraint k ON k.conrelid = relation AND k.contype IN ('p', 'u', 'x') AND k.condeferrable
+ORDER BY place, 3
+"""
 _DATABASE = """
 SELECT current_setting('server_encoding') AS encoding, datlocprovider::text || ':' || coalesce(
     to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale', datcollate) AS collation
@@ -396,6 +428,7 @@ TABLE_SHAPE_CHECKS: tuple[Check, ...] = (
     Check(FK_OUT, judge_fk_out, source=_FOREIGN_KEYS),
     Check(TARGET_FK_OUT, judge_target_fk_out, target=_FOREIGN_KEYS),
     Check(TARGET_FK_ORDER, judge_target_fk_order, target=_FOREIGN_KEYS),
+    Check(UNIQUE_UNCHECKED, judge_unique_unchecked, target=_DEFERRABLE_UNIQUES),
     Check(ENCODING, judge_encoding, source=_DATABASE, target=_DATABASE),
     Check(COLLATION, judge_collation, source=_DATABASE, target=_DATABASE),
     Check(KEY_COLLATION, judge_key_collation, target=_VAGUE),

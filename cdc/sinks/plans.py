@@ -14,11 +14,13 @@ import psycopg
 from cdc import statements
 from cdc.changes import UNCHANGED, Key, Lsn, Relation, Row, TableName, Transaction
 from cdc.coalesce import Step, TableWork
-from cdc.mapping import TableMapping
+from cdc.mapping import Mapping, TableMapping
 from cdc.probe import probe
 from cdc.seams import StreamError
 from cdc.statements import Carrier, MissingValueError
 from cdc.tableshape import read_shape
+
+_REPAIR = "repair the target or the mapping, then start the stream again: it resumes at this transaction"
 
 
 class ApplyError(StreamError):
@@ -143,23 +145,8 @@ def make_plan(
 def explain(error: Exception, *, step: Step, plan: Plan, transaction: Transaction) -> ApplyError:
     """The error of a step of one change, as a person can use it."""
     work = step[0]
-    if work.gone:
-        key = work.gone[0]
-    elif work.holes:
-        key = work.holes[0][0]
-    elif work.fresh:
-        names = work.relation.names()
-        key = tuple(
-            value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
-            for part in plan.table.key
-        )
-    else:
-        key = ()
-    named = ", ".join(
-        f"{part.source}={value.decode(errors='replace')}"
-        for part, value in zip(plan.table.key, key, strict=False)
-    )
-    remedy = "repair the target or the mapping, then start the stream again: it resumes at this transaction"
+    named = named_key(step, plan)
+    remedy = _REPAIR
     column = ""
     reason = str(error)
     if isinstance(error, psycopg.Error):
@@ -180,6 +167,39 @@ def explain(error: Exception, *, step: Step, plan: Plan, transaction: Transactio
         position=transaction.position,
         remedy=remedy,
     )
+
+
+def named_key(step: Step, plan: Plan) -> str:
+    """The key of a step of one change, for people; "" when it has none (TRUNCATE)."""
+    work = step[0]
+    if work.gone:
+        key = work.gone[0]
+    elif work.holes:
+        key = work.holes[0][0]
+    elif work.fresh:
+        names = work.relation.names()
+        key = tuple(
+            value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
+            for part in plan.table.key
+        )
+    else:
+        key = ()
+    return ", ".join(
+        f"{part.source}={value.decode(errors='replace')}"
+        for part, value in zip(plan.table.key, key, strict=False)
+    )
+
+
+def explain_deferred(error: psycopg.Error, mapping: Mapping, *, position: Lsn, key: str = "") -> ApplyError:
+    """The error of a constraint that is checked when the transaction ends; it names the target's table itself."""
+    diag = error.diag
+    reason = " ".join(part for part in (diag.message_primary, diag.message_detail) if part) or str(error)
+    where = (diag.schema_name, diag.table_name)
+    table = next(
+        (each.source for each in mapping.tables if (each.target.schema, each.target.name) == where), None
+    )
+    named = f" (deferred constraint {diag.constraint_name} of the target)" if diag.constraint_name else ""
+    return ApplyError(reason + named, table=table, key=key, position=position, remedy=_REPAIR)
 
 
 def _picker(places: tuple[int, ...], width: int) -> Callable[[Row], Row]:

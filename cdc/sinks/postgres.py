@@ -40,7 +40,17 @@ from cdc.parked import Parting, Refusal
 from cdc.seams import StreamError
 from cdc.sessions import connect
 from cdc.sinks.parking import Parking, parkable
-from cdc.sinks.plans import ApplyError, Plan, RowMissingError, by_missing, explain, make_plan, passes
+from cdc.sinks.plans import (
+    ApplyError,
+    Plan,
+    RowMissingError,
+    by_missing,
+    explain,
+    explain_deferred,
+    make_plan,
+    named_key,
+    passes,
+)
 from cdc.statements import MissingValueError
 
 __all__ = [
@@ -256,12 +266,7 @@ class PostgresSink:
             if passes(error):
                 raise
             # a deferred constraint; which of the rows it was can no longer be tried out
-            raise ApplyError(
-                error.diag.message_primary or str(error),
-                position=last.position,
-                remedy="repair the target or the mapping, then start the stream again: it resumes at this "
-                "transaction",
-            ) from error
+            raise explain_deferred(error, self._mapping, position=last.position) from error
         self._open = None
 
     def _forget(self) -> None:
@@ -332,10 +337,51 @@ class PostgresSink:
                 parking.store(parting)
             else:
                 for transaction in transactions:
-                    for change in transaction.changes:
-                        self._attempt(transaction, change)
+                    self._write_or_stop(transaction)
             self._count(transactions)
         return parting
+
+    def _write_or_stop(self, transaction: Transaction) -> None:
+        """Write its changes one by one. Raises ApplyError naming the one that the target refuses, or that breaks a
+        deferred constraint: these are asked where the source had checked its own, not first at the commit.
+        """
+        asked = not self.replica_role and not transaction.more
+        try:
+            with self._connection.transaction():
+                for change in transaction.changes:
+                    self._attempt(transaction, change)
+                if asked:
+                    self._ask_deferred()
+        except psycopg.Error as error:
+            if passes(error) or not asked:
+                raise
+            broken = error
+        else:
+            return
+        key = self._breaks_deferred(transaction)
+        raise explain_deferred(broken, self._mapping, position=transaction.position, key=key) from broken
+
+    def _breaks_deferred(self, transaction: Transaction) -> str:
+        """The key of the change that begins to break a deferred constraint which none behind it mends."""
+        culprit: Change | None = None
+        with self._connection.transaction(force_rollback=True):
+            for change in transaction.changes:
+                self._attempt(transaction, change)
+                try:
+                    self._ask_deferred()
+                except psycopg.errors.IntegrityError:
+                    culprit = culprit or change
+                else:
+                    culprit = None
+        if culprit is None:
+            return ""
+        (step, *_) = coalesce([culprit], self._keys)
+        return named_key(step, self._plans[step[0].relation])
+
+    def _ask_deferred(self) -> None:
+        """Raises what a commit would raise now. Leaves the constraints deferred and unchecked."""
+        with self._connection.transaction(force_rollback=True):
+            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _attempt(self, transaction: Transaction, change: Change) -> Refusal | None:
         """Write one change; why the target refuses it, when it may be parked. Raises ApplyError when not."""

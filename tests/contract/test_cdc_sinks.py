@@ -191,11 +191,57 @@ def test_a_deferred_constraint_that_fails_at_the_end_is_told(database: str) -> N
         sink.connection.execute("RESET session_replication_role")
         sink.apply([piece(change((b"1", b"x", None), RELATIONS[1]), more=True)])
         sink.apply([piece(change((b"2", b"x", None), RELATIONS[1]), more=True)])
-        with pytest.raises(ApplyError, match="duplicate key") as refused:
+        with pytest.raises(
+            ApplyError, match=r"duplicate key .*deferred constraint copy_stock_name_key"
+        ) as refused:
             sink.apply([piece(more=False, at=30)])
-        assert refused.value.position == Lsn(30)
+        assert (refused.value.table, refused.value.position) == (TABLES[1], Lsn(30))
         assert held(database)[TABLES[1]] == {}
         assert sink.position() == START
+
+
+@contextmanager
+def deferred_sink(database: str, constraint: str) -> Iterator[PostgresSink]:
+    """A sink of a role that may not switch constraint triggers off, on a target with a deferrable `constraint`."""
+    with postgres_sink(database) as sink, admin(database) as connection:
+        sink.position()
+        connection.execute("ALTER TABLE copy_product ADD UNIQUE (name)")  # what a foreign key may name
+        connection.execute(
+            f"ALTER TABLE copy_stock ADD CONSTRAINT kept {constraint} DEFERRABLE INITIALLY DEFERRED".encode()
+        )
+        sink.replica_role = False
+        sink.connection.execute("RESET session_replication_role")
+        yield sink
+
+
+DEFERRED = [
+    ("UNIQUE (name)", "duplicate key", (b"2", b"a", None)),
+    ("EXCLUDE USING btree (name WITH =)", "conflicting key", (b"2", b"a", None)),
+    ("FOREIGN KEY (body) REFERENCES copy_product (name)", "not present", (b"2", b"c", b"nobody")),
+]
+
+
+@pytest.mark.parametrize(("constraint", "why", "row"), DEFERRED, ids=["unique", "exclude", "foreign key"])
+def test_a_deferred_constraint_stops_the_stream_at_the_change_that_breaks_it(
+    database: str, constraint: str, why: str, row: Row
+) -> None:
+    with deferred_sink(database, constraint) as sink:
+        good = Transaction(Lsn(20), MOMENT, 1, (change((b"1", b"a", None), RELATIONS[1]),))
+        passing = change((b"5", b"e", None), RELATIONS[1])
+        last = change((b"6", b"f", None), RELATIONS[1])
+        bad = Transaction(Lsn(30), MOMENT, 2, (passing, change(row, RELATIONS[1]), last))
+        with pytest.raises(ApplyError, match=why) as refused:
+            sink.apply([good, bad])
+        told = refused.value
+        assert (told.table, told.key, told.position) == (TABLES[1], "id=2", Lsn(30))
+        assert "constraint kept" in str(told)
+        # what came before is there, nothing of the transaction is, and it comes again after a repair
+        assert sink.position() == Lsn(20)
+        assert list(held(database)[TABLES[1]]) == [(b"1",)]
+        with admin(database) as connection:
+            connection.execute("ALTER TABLE copy_stock DROP CONSTRAINT kept")
+        sink.apply([bad])
+        assert len(held(database)[TABLES[1]]) == 4
 
 
 def test_the_position_is_stored_and_never_goes_back(database: str) -> None:
