@@ -91,6 +91,7 @@ class KafkaSource:
                 max_poll_records=_RECORDS_A_READ,
                 fetch_max_wait_ms=50,
                 fetch_min_bytes=1,
+                reconnect_backoff_max_ms=_RECONNECT_MS,
                 # a megabyte, the default, is gone before the next one can be asked for
                 max_partition_fetch_bytes=_BYTES_A_FETCH,
             )
