@@ -143,10 +143,13 @@ class LabWriter:
         self._next = 10_000_000 * (seed + 1)
 
     def step(self) -> None:
-        """One transaction of one to three changes."""
-        for _ in range(self._dice.randint(1, 3)):
-            self._change()
-        self._connection.commit()
+        """One transaction of one to three changes. What meets another writer's changes crosswise is rolled back."""
+        try:
+            for _ in range(self._dice.randint(1, 3)):
+                self._change()
+            self._connection.commit()
+        except psycopg.errors.DeadlockDetected:
+            self._connection.rollback()
 
     def close(self) -> None:
         """Close the session."""
