@@ -5,7 +5,8 @@
                                                             └► `WatchedSource.read` raises: the session begins anew
 
 A thread of its own asks once a second. A connector that is away does not end the stream: what is in the topic already
-is applied all the same, and the lag tells how far behind the target falls. Only a slot that is gone does.
+is applied all the same, and the lag tells how far behind the target falls. A slot that is gone does, and a source that
+is not the same after it was away: the session then begins anew, and judges (`cdc.lineage`).
 """
 
 import time
@@ -21,9 +22,11 @@ import structlog
 from cdc.changes import Event, Lsn
 from cdc.connect import Connect
 from cdc.connector_policy import Act, SlotSeen, Watched, judge
+from cdc.lineage import Origin
 from cdc.meter import Meter
+from cdc.origin import identify
 from cdc.seams import AwayError, Source, StreamError
-from cdc.sessions import connect
+from cdc.sessions import connect, connect_for_replication
 
 _EVERY = 1.0  # seconds between two questions
 _ANSWER = 5.0  # seconds that Connect has to answer
@@ -41,7 +44,7 @@ class WatchedSource:
         self._source.start(after)
 
     def read(self, timeout: float) -> list[Event]:
-        """As the source. Raises what ended the watching, AwayError when the slot is gone."""
+        """As the source. Raises what ended the watching, AwayError when the slot is gone or the source is another."""
         if self._watcher.error is not None:
             raise self._watcher.error
         return self._source.read(timeout)
@@ -61,12 +64,19 @@ class WatchedSource:
 
 @contextmanager
 def watched(
-    source: Source, *, url: str, name: str, source_dsn: str, config: Mapping[str, str], meter: Meter
+    source: Source,
+    *,
+    url: str,
+    name: str,
+    source_dsn: str,
+    config: Mapping[str, str],
+    origin: Origin,
+    meter: Meter,
 ) -> Iterator[Source]:
     """`source`, while connector `name` of the Connect at `url` is watched. `config` is what it is registered with when
-    it is gone, `source_dsn` where its slot is.
+    it is gone, `source_dsn` where its slot is, `origin` what the source there was when the session began.
     """
-    watcher = _Watcher(url, name, source_dsn, config, meter)
+    watcher = _Watcher(url, name, source_dsn, config=config, origin=origin, meter=meter)
     thread = Thread(target=watcher.run, name="cdc-connector", daemon=True)
     thread.start()
     try:
@@ -78,13 +88,23 @@ def watched(
 
 
 class _Watcher:
-    def __init__(self, url: str, name: str, source_dsn: str, config: Mapping[str, str], meter: Meter) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        source_dsn: str,
+        *,
+        config: Mapping[str, str],
+        origin: Origin,
+        meter: Meter,
+    ) -> None:
         self.ended = StopEvent()
         self.error: Exception | None = None
         self._url = url
         self._name = name
         self._source_dsn = source_dsn
         self._config = config
+        self._origin = origin
         self._meter = meter
         self._log = structlog.get_logger().bind(stream=name)
         self._memory = Watched()
@@ -104,6 +124,9 @@ class _Watcher:
     def _look(self, door: Connect) -> None:
         try:
             slot = self._slot()
+            if slot is None:
+                self.error = AwayError("the source is not the same since it was away; it is looked at anew")
+                return
             status = door.status(self._name)
             self._memory, verdict = judge(self._memory, status=status, slot=slot, now=time.monotonic())
             self._tell(verdict.fault)
@@ -124,8 +147,12 @@ class _Watcher:
             self._let_go()
             self._tell(f"the source does not answer: {str(error).strip()}")
 
-    def _slot(self) -> SlotSeen:
+    def _slot(self) -> SlotSeen | None:
+        """None when the source is another one than the session began with."""
         if self._source is None:
+            with connect_for_replication(self._source_dsn, name=f"strangler_cdc look {self._name}") as asking:
+                if identify(asking).origin != self._origin:
+                    return None
             self._source = connect(self._source_dsn, name=f"strangler_cdc watch {self._name}")
         row = self._source.execute(
             "SELECT slot.active_pid, coalesce(reader.application_name, '') FROM pg_replication_slots slot"

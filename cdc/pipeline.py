@@ -5,6 +5,7 @@ restarts.
     no position, slot         a snapshot was cut off: drop the slot, take it again
     position, slot            stream from the position
     position, no slot         refuse: changes since the position are lost to us
+    position of another log   refuse: what the target holds is not what the source has (`cdc.lineage`)
 
 *Already applied* lives here: a transaction whose position is not greater than the stored one is left out. The
 position is stored in the target together with the rows, and the source is told only what is stored and on disk
@@ -35,15 +36,17 @@ from cdc.connect import KafkaSettings, connector_config, forget, register
 from cdc.connector_watch import watched
 from cdc.decode.debezium import Table
 from cdc.hold import ControlGate, Gate, OpenGate
+from cdc.lineage import Origin
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
+from cdc.origin import check_origin, read_origin, write_origin
 from cdc.parked import OnRefused
-from cdc.prepare import publication_gaps
 from cdc.readahead import ReadAhead
 from cdc.seams import BEGIN_ANEW, AwayError, Sink, Source, StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
 from cdc.snapshot import StoppedError, take_snapshot
+from cdc.source_fit import check_copied, check_source
 from cdc.sources.slot import SlotSource, SlotState, drop_slot, slot_state
 from cdc.status import published, read_status
 
@@ -281,14 +284,16 @@ def _session(
     ours.clear()  # until we have the lock, the status may be another process's
     sink = _only_sink(config, stop)
     ours.set()
-    source = _source(config)
+    source: Source | None = None
     try:
         _begin(config, sink, stop, meter, on_progress)
+        origin = _same_log(config, sink)
+        source = _source(config, origin)
         if config.kafka is not None:
             register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
         if on_applied is not None:
             on_applied(frozenset(config.mapping.sources()))
-        with _fed(config, source, meter) as fed:
+        with _fed(config, source, origin, meter) as fed:
             pump(
                 fed,
                 AnnouncingSink(sink, on_applied) if on_applied is not None else sink,
@@ -299,11 +304,14 @@ def _session(
                 max_waiting_changes=config.max_waiting_changes,
             )
     finally:
-        source.close()
+        if source is not None:
+            source.close()
         sink.close()
 
 
-def _fed(config: StreamConfig, source: Source, meter: Meter) -> AbstractContextManager[Source]:
+def _fed(
+    config: StreamConfig, source: Source, origin: Origin, meter: Meter
+) -> AbstractContextManager[Source]:
     """`source`, while the connector that feeds it, where there is one, is watched."""
     if config.kafka is None:
         return nullcontext(source)
@@ -313,11 +321,43 @@ def _fed(config: StreamConfig, source: Source, meter: Meter) -> AbstractContextM
         name=config.slot,
         source_dsn=config.source_dsn,
         config=connector(config, config.kafka),
+        origin=origin,
         meter=meter,
     )
 
 
-def _source(config: StreamConfig) -> Source:
+def _same_log(config: StreamConfig, sink: PostgresSink) -> Origin:
+    """What the source is, which holds the log that the target was filled from. Raises StreamError when it does not."""
+    position, stored = sink.position(), read_origin(sink.connection, config.slot)
+    assert position is not None, "the snapshot or an earlier life has stored it"
+    found = check_origin(config.source_dsn, stream=config.slot, position=position, stored=stored)
+    if found == stored:
+        return found
+    if stored is not None:
+        structlog.get_logger().warning(
+            "source_took_a_new_timeline", stream=config.slot, before=stored.timeline, now=found.timeline
+        )
+        if config.kafka is not None:
+            _read_anew(config, config.kafka, position)
+    write_origin(sink.connection, config.slot, found)
+    return found
+
+
+def _read_anew(config: StreamConfig, kafka: KafkaSettings, position: Lsn) -> None:
+    """What waits in Kafka may be of the end of the log that was abandoned, and the connector's place in it too: both
+    go, and the slot gives again what the target lacks. Raises StreamError when it cannot.
+    """
+    with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+        decide_start(
+            slot=config.slot,
+            database=source.info.dbname,
+            position=position,
+            state=slot_state(source, config.slot),
+        )
+    forget(kafka, name=config.slot)
+
+
+def _source(config: StreamConfig, origin: Origin) -> Source:
     if config.embedded:
         from cdc.sources.embedded import EmbeddedSource, engine_properties  # noqa: PLC0415  # costs nothing unless asked for
 
@@ -333,6 +373,7 @@ def _source(config: StreamConfig) -> Source:
             tables=config.mapping.sources(),
             local_only=config.local_only,
             without_gap=True,
+            origin=origin,
         )
     from cdc.sources.kafka import KafkaSource  # noqa: PLC0415  # costs nothing unless asked for
 
@@ -403,7 +444,7 @@ def _begin(
 ) -> None:
     log = structlog.get_logger().bind(stream=config.slot)
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
-        _check_source(source, config)
+        check_source(source, config.mapping, publication=config.publication)
         state = slot_state(source, config.slot)
         start = decide_start(
             slot=config.slot,
@@ -413,7 +454,7 @@ def _begin(
             kept_elsewhere=config.kafka is not None,
         )
         if start == Start.STREAM:
-            _check_copied(sink.copied(), config.mapping)
+            check_copied(sink.copied(), config.mapping)
             log.info("resuming", position=str(sink.position()))
             return
         if start == Start.SNAPSHOT_AGAIN:
@@ -468,48 +509,6 @@ def _let_go_of_slot(config: StreamConfig) -> None:
     except psycopg.Error as error:
         # not the cause, and not fatal: the next start drops it
         structlog.get_logger().warning("slot_left_behind", stream=config.slot, error=str(error).strip())
-
-
-def _check_source(source: psycopg.Connection[Any], config: StreamConfig) -> None:
-    row = source.execute(
-        "SELECT current_setting('wal_level'), EXISTS (SELECT FROM pg_publication WHERE pubname = %s)",
-        [config.publication],
-    ).fetchone()
-    assert row is not None
-    if row[0] != "logical":
-        raise StreamError(
-            f"the source runs with wal_level={row[0]}; set wal_level=logical in its configuration and "
-            "restart it"
-        )
-    if not row[1]:
-        raise StreamError(
-            f"publication {config.publication} does not exist on the source; prepare the stream first"
-        )
-    missing = source.execute(
-        "SELECT wanted FROM unnest(%s::text[]) wanted WHERE wanted NOT IN"
-        " (SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s)",
-        [[f"{table.schema}.{table.name}" for table in config.mapping.sources()], config.publication],
-    ).fetchall()
-    if missing:
-        raise StreamError(
-            f"publication {config.publication} does not carry {', '.join(name for (name,) in missing)}: "
-            "their changes "
-            f"would be missed; prepare the stream again"
-        )
-    if left_out := publication_gaps(source, config.publication):
-        raise StreamError(
-            f"publication {config.publication} leaves out {left_out}: such changes would be missed; "
-            "prepare the stream again"
-        )
-
-
-def _check_copied(copied: frozenset[TableName] | None, mapping: Mapping) -> None:
-    missing = [] if copied is None else [table for table in mapping.sources() if table not in copied]
-    if missing:
-        raise StreamError(
-            f"{', '.join(map(str, missing))} was not mapped when the snapshot was taken: rows that were there "
-            f"before are not in the target; remove it from the mapping, or {BEGIN_ANEW}"
-        )
 
 
 def _earlier_latencies(config: StreamConfig, stop: StopEvent) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 * `position`: how far a stream has been applied. Written in the transaction that writes the rows, so that it
   is never ahead of them nor behind. `tables` are the source tables that the snapshot copied.
+* `origin`: which cluster, timeline and database that position is of (`cdc.lineage`).
 * `status`: how the running process does; a heartbeat. Advice to readers, nothing is decided by it.
 * `control`: the verifier's request to hold the stream for a moment, with a lease.
 * `parked`: changes that the target refused, and those that wait behind them, in order (`cdc.parked`). Written
@@ -16,8 +17,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-TABLES = ("position", "status", "control", "parked", "verification")
-_NEEDED = TABLES[:3]  # a schema made before changes could be parked has these
+TABLES = ("position", "status", "control", "origin", "parked", "verification")
+_NEEDED = TABLES[:4]  # the others are made when they are asked for
 
 _DDL = """
 CREATE TABLE IF NOT EXISTS strangler_cdc.position (
@@ -44,6 +45,13 @@ CREATE TABLE IF NOT EXISTS strangler_cdc.control (
     upto pg_lsn,
     reached boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS strangler_cdc.origin (
+    stream text PRIMARY KEY,
+    system text NOT NULL,
+    timeline bigint NOT NULL,
+    database oid NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 CREATE TABLE IF NOT EXISTS strangler_cdc.parked (
     stream text NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,

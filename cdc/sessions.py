@@ -57,6 +57,19 @@ def connect(dsn: str, *, name: str, autocommit: bool = True, **more: str) -> psy
     )
 
 
+def connect_for_replication(dsn: str, *, name: str) -> psycopg.Connection[Any]:
+    """A session that also understands the commands of the streaming replication protocol, for the database of `dsn`."""
+    return psycopg.connect(
+        dsn,
+        autocommit=True,
+        replication="database",
+        application_name=name,
+        options=options(),
+        connect_timeout=10,
+        **KEEPALIVES,
+    )
+
+
 def failure(result: pq.abc.PGresult) -> psycopg.Error:
     """The exception for a result that says an error. One without SQLSTATE is libpq's own: the connection is lost,
     which passes, and psycopg by itself would call a DatabaseError, which does not.

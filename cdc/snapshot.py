@@ -24,6 +24,7 @@ from cdc.changes import Lsn
 from cdc.copyformat import binary_fits
 from cdc.mapping import Mapping, TableMapping
 from cdc.meter import SnapshotProgress, TableProgress
+from cdc.origin import write_origin
 from cdc.seams import StreamError
 from cdc.sessions import connect, failure
 from cdc.sinks.postgres import ApplyError
@@ -54,7 +55,7 @@ def take_snapshot(
     stop: StopEvent,
     report: Callable[[SnapshotProgress], None],
 ) -> Lsn:
-    """Create `slot`, fill the target tables, store the position; returns it.
+    """Create `slot`, fill the target tables, store the position and its origin; returns the position.
 
     `target`: the applier's session (psycopg.RawCursor). `defer`: check foreign keys at the end, they cannot
     be switched off. `replace_target`: delete what the target tables hold. Raises TargetNotEmptyError,
@@ -92,6 +93,7 @@ def take_snapshot(
                         [f"{table.schema}.{table.name}" for table in mapping.sources()],
                     ],
                 )
+                write_origin(target, slot, created.origin)
             return created.consistent_point
     except SlotTimeoutError as error:
         # without a timeout only `stop` ends the waiting

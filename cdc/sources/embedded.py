@@ -53,6 +53,8 @@ def engine_properties(connector: Mapping[str, str], source_dsn: str) -> dict[str
         "database.password": str(conninfo_to_dict(source_dsn).get("password") or ""),
         "offset.storage": "org.apache.kafka.connect.storage.MemoryOffsetBackingStore",
         "offset.flush.interval.ms": "0",
+        # by itself it would come back to whoever answers then; the pipeline first asks who that is
+        "errors.max.retries": "0",
         # the engine's own converters; names without `key.` and `value.` count for both
         "converter.schemas.enable": "false",
     }

@@ -24,8 +24,10 @@ from psycopg import pq
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark, literal, quote
 from cdc.decode.frames import drain
 from cdc.decode.transactions import Assembler
-from cdc.seams import BEGIN_ANEW, StreamError
-from cdc.sessions import KEEPALIVES, connect, failure, options
+from cdc.lineage import Origin
+from cdc.origin import identify
+from cdc.seams import BEGIN_ANEW, AwayError, StreamError
+from cdc.sessions import connect, connect_for_replication, failure
 
 _KEEPALIVE = ord("k")
 _KEEPALIVE_BODY = struct.Struct(">xQqB")
@@ -52,10 +54,11 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class CreatedSlot:
-    """A new slot: a snapshot with this name sees exactly what committed before `consistent_point`."""
+    """A new slot: a snapshot with this name sees exactly what committed before `consistent_point` of `origin`."""
 
     consistent_point: Lsn
     snapshot: str
+    origin: Origin
 
 
 class SlotTimeoutError(Exception):
@@ -112,8 +115,9 @@ def created_slot(
     ever), `stop` ends it. Raises SlotTimeoutError, with the process ids in the way, and psycopg.Error. A
     slot that is not temporary stays.
     """
-    connection = _replication_connection(dsn, f"strangler_cdc create {slot}")
+    connection = connect_for_replication(dsn, name=f"strangler_cdc create {slot}")
     try:
+        origin = identify(connection).origin
         kind = "TEMPORARY LOGICAL" if temporary else "LOGICAL"
         command = f"CREATE_REPLICATION_SLOT {quote(slot)} {kind} pgoutput (SNAPSHOT 'export')"
         result = _exec_with_timeout(connection, command, timeout, stop)
@@ -122,7 +126,7 @@ def created_slot(
         point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
         assert point is not None
         assert snapshot is not None
-        yield CreatedSlot(Lsn.parse(point.decode()), snapshot.decode())
+        yield CreatedSlot(Lsn.parse(point.decode()), snapshot.decode(), origin)
     finally:
         connection.close()
 
@@ -174,10 +178,11 @@ class SlotSource:
         local_only: bool = False,
         temporary: bool = False,
         without_gap: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         """Nothing happens before `start`. `local_only` leaves out what another stream has written there. `temporary`:
         make the slot at `start`, where the log is then, and lose it with the connection. `without_gap`: refuse a slot
-        that begins behind where `start` shall.
+        that begins behind where `start` shall. `origin`: read from this source alone, None from any.
         """
         self._dsn = dsn
         self._slot = slot
@@ -186,6 +191,7 @@ class SlotSource:
         self._local_only = local_only
         self._temporary = temporary
         self._without_gap = without_gap
+        self._origin = origin
         self._connection: psycopg.Connection[Any] | None = None
         self._assembler = Assembler(tables)
         self._received = Lsn(0)
@@ -196,11 +202,17 @@ class SlotSource:
 
     def start(self, after: Lsn) -> None:
         """Connect and begin after `after`. Raises psycopg.Error, ObjectInUse while another reader has the
-        slot, StreamError when a table is not there, or the slot is not.
+        slot, StreamError when a table is not there, or the slot is not, AwayError when the source is another one.
         """
         self.close()
-        connection = _replication_connection(self._dsn, f"strangler_cdc read {self._slot}")
+        connection = connect_for_replication(self._dsn, name=f"strangler_cdc read {self._slot}")
         self._connection = connection
+        # whoever answered a moment ago may have been followed by another: this connection is the one that is read
+        if self._origin is not None and (found := identify(connection).origin) != self._origin:
+            self.close()
+            raise AwayError(
+                f"the source was {self._origin} a moment ago and is {found} now; it is looked at anew"
+            )
         if self._temporary:
             # on this connection: no other may read from a temporary slot
             connection.execute(
@@ -358,15 +370,3 @@ def _oids(dsn: str, tables: Collection[TableName]) -> dict[int, TableName]:
             "missed; rename it back, or change the mapping"
         )
     return found
-
-
-def _replication_connection(dsn: str, name: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        dsn,
-        autocommit=True,
-        replication="database",
-        application_name=name,
-        options=options(),
-        connect_timeout=10,
-        **KEEPALIVES,
-    )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +75,13 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def _hand_over(data: Path) -> None:
+    """To the user that the server runs as."""
+    if os.geteuid() == 0:
+        for path in [data, *data.rglob("*")]:
+            os.lchown(path, _NOBODY, _NOBODY)
+
+
 class Pair:
     """Both servers and their relays while the `with` block runs. Enter it in the main thread."""
 
@@ -115,22 +123,80 @@ class Pair:
 
     # faults that need the servers
 
-    def add_standby(self) -> None:
-        """A hot standby of the source that follows it by streaming, without any slot."""
-        home = self._directory / f"standby-{time.monotonic_ns()}"
-        standby = make_server(home)
-        standby.directory.mkdir(parents=True, exist_ok=True)
-        programs = standby._bin
+    def add_standby(self, *, with_slot: tuple[str, str] | None = None) -> None:
+        """A hot standby of the source that follows it by streaming, without any slot on the source. `with_slot`:
+        database and name of a logical slot that somebody makes on the standby by hand.
+        """
+        self._standby = self._copy("standby", "-R").start()
+        if with_slot is not None:
+            self._make_slot_on_standby(*with_slot)
+
+    def _copy(self, name: str, *more: str) -> EmbeddedPostgres:
+        """A base backup of the source in a directory of its own, as a server that does not run yet."""
+        server = make_server(self._directory / f"{name}-{time.monotonic_ns()}")
+        server.settings["hot_standby_feedback"] = "on"  # or a vacuum would invalidate the standby's slot
+        server.directory.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [programs / "pg_basebackup", "-h", self.source.socket_dir, "-p", str(self.source.port),
-             "-U", "postgres", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync"],
+            [server._bin / "pg_basebackup", "-h", self.source.socket_dir, "-p", str(self.source.port),
+             "-U", "postgres", "-D", server.data, *more, "-X", "stream", "-c", "fast", "--no-sync"],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        if os.geteuid() == 0:
-            for path in [standby.data, *standby.data.rglob("*")]:
-                os.lchown(path, _NOBODY, _NOBODY)
-        self._standby = standby.start()
+        _hand_over(server.data)
+        return server
+
+    def _make_slot_on_standby(self, database: str, slot: str) -> None:
+        assert self._standby is not None
+        with (
+            admin(self._standby.dsn(dbname=database)) as standby,
+            admin(self.source.dsn()) as source,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            made = beside.submit(
+                standby.execute, "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot]
+            )
+            while not made.done():
+                # the standby waits for a record that tells of the running transactions
+                source.execute("SELECT pg_log_standby_snapshot()")
+                wait([made], timeout=0.05)
+            made.result()
+
+    def cut_standby_off(self) -> None:
+        """Nothing of the source's log reaches the standby any more."""
+        assert self._standby is not None
+        with admin(self._standby.dsn()) as standby:
+            standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            standby.execute("SELECT pg_reload_conf()")
+            until(lambda: not one(standby, "SELECT count(*) FROM pg_stat_wal_receiver"))
+
+    def switch_over(self) -> None:
+        """As `fail_over`, and the standby has everything that the stream can have."""
+        self.source_cut.silence()
+        self.fail_over(caught_up=True)
+        self.source_cut.heal()
+
+    def take_backup(self) -> None:
+        """Of the source as it is now."""
+        self._standby = self._copy("backup")
+
+    def restore(self, *, recover: bool, database: str, slot: str) -> None:
+        """The source dies, its backup takes its place, and somebody makes the slot there by hand. `recover`: by archive
+        recovery, which begins a new timeline; else the copy is just started.
+        """
+        assert self._standby is not None
+        if recover:
+            (self._standby.data / "recovery.signal").touch()
+            self._standby.settings["restore_command"] = "false"
+            _hand_over(self._standby.data)
+        crash(self.source)
+        self.source_cut.silence()
+        self.source_cut.close()
+        self.source = self._standby.start()
+        with admin(self.source.dsn(dbname=database)) as source:
+            until(lambda: not one(source, "SELECT pg_is_in_recovery()"))
+            source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        self.source_cut.lead_to(socket_of(self.source))
+        self.source_cut.heal()
 
     def fail_over(self, *, caught_up: bool) -> None:
         """The source dies, its standby takes its place and its address."""

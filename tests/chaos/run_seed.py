@@ -13,6 +13,9 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from cdc.meter import Phase
 from cdc.pipeline import StreamConfig
@@ -21,8 +24,8 @@ from cdc.status import read_status
 from cdc.verify import verify
 from tests.cdc_shop import admin, make_shop
 from tests.chaos.pair import Pair, crash, drop_slots, one
-from tests.chaos.scenario import Ending, Fault, Scenario, Step, expect
-from tests.chaos.steps import BEFORE_START, holding, position, reached, wait_for, write_large
+from tests.chaos.scenario import BEFORE_START, FORKS, Ending, Fault, Scenario, Step, expect
+from tests.chaos.steps import holding, position, reached, wait_for, write_large
 from tests.chaos.stream_process import SteadyWriter, StreamProcess
 
 REMEDY = "tear the stream down and prepare it again"
@@ -84,8 +87,13 @@ class _Run:
     def go(self) -> tuple[Ending, int, str]:
         """The ending, the rows compared, the error of a stream that stopped."""
         scenario = self.scenario
-        if scenario.fault is Fault.FAILOVER:
-            self.pair.add_standby()
+        match scenario.fault:
+            case Fault.FAILOVER:
+                self.pair.add_standby()
+            case Fault.FAILOVER_WITH_SLOT | Fault.FAILOVER_BEHIND:
+                self.pair.add_standby(with_slot=(self.name, self.slot))
+            case Fault.RESTORED | Fault.OLD_COPY:
+                self.pair.take_backup()
         self.writer.start()
         stored = self._to_the_fault()
         self._heal()
@@ -109,6 +117,8 @@ class _Run:
             if step not in BEFORE_START:
                 self.stream.start()
                 wait_for(lambda: position(target, slot) is not None or self._dead(), "the snapshot is stored")
+            if self.scenario.fault in FORKS:
+                self._get_ahead(source, target)
             with holding(step, target_dsn):
                 if step in BEFORE_START:
                     self.stream.start()
@@ -126,6 +136,19 @@ class _Run:
                 stored = position(target, slot) is not None
                 self._strike()
         return stored
+
+    def _get_ahead(self, source: psycopg.Connection[Any], target: psycopg.Connection[Any]) -> None:
+        """The target gets what the one that will take over never had."""
+        if self.scenario.fault is Fault.FAILOVER_BEHIND:
+            self.pair.cut_standby_off()
+        write_large(self.pair.source_dsn(self.name), warehouse="G")
+        mark = one(source, "SELECT pg_current_wal_insert_lsn()::text")
+
+        def ahead() -> bool:
+            query = "SELECT lsn >= %s::pg_lsn FROM strangler_cdc.position WHERE stream = %s"
+            return bool(one(target, query, mark, self.slot)) or self._dead()
+
+        wait_for(ahead, "the target is ahead")
 
     def _strike(self) -> None:
         pair, stream = self.pair, self.stream
@@ -166,6 +189,15 @@ class _Run:
                 self._invalidate_slot()
             case Fault.FAILOVER:
                 pair.fail_over(caught_up=self.scenario.linger == 0)
+            case Fault.FAILOVER_WITH_SLOT:
+                pair.switch_over()
+            case Fault.FAILOVER_BEHIND:
+                pair.fail_over(caught_up=False)
+            case Fault.RESTORED | Fault.OLD_COPY:
+                self.writer.stop()  # an old copy's log must not grow past the position before it is looked at
+                pair.restore(
+                    recover=self.scenario.fault is Fault.RESTORED, database=self.name, slot=self.slot
+                )
             case Fault.FULL_DISK:
                 self._fill_disk()
 

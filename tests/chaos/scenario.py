@@ -26,6 +26,10 @@ class Step(StrEnum):
     ANY_TIME = "any-time"
 
 
+BEFORE_START = frozenset({Step.SLOT_CREATED, Step.MID_SNAPSHOT, Step.SNAPSHOT_BEFORE_COMMIT})
+"""Steps of the snapshot: the stream has to be held from its first moment on."""
+
+
 class Fault(StrEnum):
     """What is done to the stream."""
 
@@ -48,6 +52,10 @@ class Fault(StrEnum):
     SLOT_MADE_ANEW = "slot-made-anew"
     SLOT_INVALIDATED = "slot-invalidated"
     FAILOVER = "failover"
+    FAILOVER_WITH_SLOT = "failover-with-slot"
+    FAILOVER_BEHIND = "failover-behind"
+    RESTORED = "source-restored"
+    OLD_COPY = "old-copy-of-source"
 
 
 class Ending(StrEnum):
@@ -63,16 +71,23 @@ class Ending(StrEnum):
 LOSES_LOG = frozenset({Fault.SLOT_DROPPED, Fault.SLOT_MADE_ANEW, Fault.SLOT_INVALIDATED, Fault.FAILOVER})
 """After these the source cannot give what the target lacks."""
 
+FORKS = frozenset({Fault.FAILOVER_BEHIND, Fault.RESTORED, Fault.OLD_COPY})
+"""After these the target holds what the source does not know, though a slot of the right name is there."""
+
+STOPS = LOSES_LOG | FORKS
+
 
 def legal(fault: Fault, step: Step) -> bool:
     """Whether the fault can come at the step. A disk is filled by the stream's own writing, whenever that is; a slot
-    loses its log only when it lags behind.
+    loses its log only when it lags behind; a target is ahead of its source only once it is filled.
     """
     match fault:
         case Fault.FULL_DISK:
             return step in {Step.ANY_TIME, Step.MID_SNAPSHOT}
         case Fault.SLOT_INVALIDATED:
             return step in {Step.ANY_TIME, Step.STREAM_BEGINS, Step.MID_LARGE}
+        case _ if fault in FORKS:
+            return step not in BEFORE_START
         case _:
             return True
 
@@ -110,12 +125,14 @@ def scenario(seed: int) -> Scenario:
         products=dice.choice((20, 200, 1000)),
         linger=dice.choice((0.0, 0.0, dice.uniform(0.0, 0.2))),
         lasts=dice.uniform(0.1, 1.0),
-        killed_first=fault in LOSES_LOG and dice.random() < 0.5,
+        killed_first=fault in STOPS and dice.random() < 0.5,
     )
 
 
 def expect(fault: Fault, *, stored: bool) -> Ending:
     """How it must end. `stored`: the target held a position when the fault came."""
+    if fault in FORKS:
+        return Ending.STOPPED
     if fault not in LOSES_LOG:
         return Ending.EQUAL
     # before the snapshot is stored it can simply be taken again, if the stream comes by to see that it must

@@ -27,8 +27,6 @@ LOCKED = {
 }
 """The table whose lock holds the stream."""
 
-BEFORE_START = (Step.SLOT_CREATED, Step.MID_SNAPSHOT, Step.SNAPSHOT_BEFORE_COMMIT)
-
 
 class NotReachedError(Exception):
     """The stream did not come to its step; that is a failure of the run, not of the stream alone."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.pair import Pair, can_mount
 from tests.chaos.run_seed import run_seed
-from tests.chaos.scenario import LOSES_LOG, PAIRS, Ending, Fault, Step, expect, scenario
+from tests.chaos.scenario import FORKS, LOSES_LOG, PAIRS, STOPS, Ending, Fault, Step, expect, scenario
 
 STEPS = {
     Fault.KILL_STREAM: Step.MID_LARGE,
@@ -35,7 +35,7 @@ def test_the_stream_comes_through_or_says_why_not(
         return  # no small disk without the right to mount one; `make chaos` says so
     seed = PAIRS.index((fault, STEPS.get(fault, Step.ANY_TIME)))
     outcome = run_seed(scenario(seed), pair)
-    assert outcome.ending is (Ending.STOPPED if fault in LOSES_LOG else Ending.EQUAL)
+    assert outcome.ending is (Ending.STOPPED if fault in STOPS else Ending.EQUAL)
     assert outcome.rows > 0
 
 
@@ -46,7 +46,7 @@ def test_every_pair_of_fault_and_step_has_a_seed_of_its_own() -> None:
     assert scenario(12345) == scenario(12345)
 
 
-def test_only_what_loses_log_may_end_in_a_stop() -> None:
+def test_only_what_loses_log_or_forks_may_end_in_a_stop() -> None:
     for fault in Fault:
-        assert (expect(fault, stored=True) is Ending.STOPPED) == (fault in LOSES_LOG)
+        assert (expect(fault, stored=True) is Ending.STOPPED) == (fault in LOSES_LOG | FORKS)
         assert (expect(fault, stored=False) is Ending.EITHER) == (fault in LOSES_LOG)
