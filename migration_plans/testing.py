@@ -193,7 +193,13 @@ class FakeProxyAdmin:
 
     def _workers(self) -> list[dict[str, Any]]:
         return [
-            {"id": number, "pid": 0, "version": self._routes.version, "applied_at_ns": self._applied_ns}
+            {
+                "id": number,
+                "pid": 0,
+                "version": self._routes.version,
+                "since_ns": self._applied_ns,
+                "applied_at_ns": self._applied_ns,
+            }
             for number in range(self.workers)
         ]
 

@@ -34,13 +34,16 @@ _STABLE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Slot:
-    """One worker's place. `version` is None until the worker that sits in it serves."""
+    """One worker's place. `version` is None until the worker that sits in it serves. Requests may have been served by
+    it from `since_ns` on, and are from `applied_at_ns` on (nanoseconds since 1970).
+    """
 
     id: int
     listener: socket.socket
     process: asyncio.subprocess.Process | None = None
     link: Link | None = None
     version: str | None = None
+    since_ns: int = 0
     applied_at_ns: int = 0
     compiled: bool = False
     breakers: dict[str, str] = field(default_factory=dict)
@@ -263,7 +266,8 @@ class Fleet:
     def _on_message(self, slot: Slot, message: Message) -> None:
         match message["t"]:
             case "applied":
-                slot.version, slot.applied_at_ns = message["version"], message["at_ns"]
+                slot.version = message["version"]
+                slot.since_ns = slot.applied_at_ns = message["at_ns"]
                 slot.compiled = message["compiled"]
                 self._hub.switched(slot.id, message["version"], message["at_ns"])
                 self._something_changed()

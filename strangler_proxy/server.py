@@ -377,6 +377,7 @@ class Parent:
                 "id": slot.id,
                 "pid": slot.process.pid if slot.process is not None else None,
                 "version": slot.version,
+                "since_ns": slot.since_ns,
                 "applied_at_ns": slot.applied_at_ns,
             }
             for slot in self._fleet.slots

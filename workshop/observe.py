@@ -218,11 +218,15 @@ class Observer:
         """Learn which percentage the running version means, and since when each worker runs it."""
         status = (await client.get("/admin/status")).json()
         version = status["version"]
-        times = [worker["applied_at_ns"] for worker in status["workers"] if worker["version"] == version]
-        if len(times) < len(status["workers"]):
+        workers = [worker for worker in status["workers"] if worker["version"] == version]
+        if len(workers) < len(status["workers"]):
             return  # another `version` line follows when the last worker has it
         percent = Decimal(str(status["groups"][self._group]["percent"]))
-        change = Change(first=min(times) / 1e9, last=max(times) / 1e9, percent=percent)
+        change = Change(
+            first=min(worker["since_ns"] for worker in workers) / 1e9,
+            last=max(worker["applied_at_ns"] for worker in workers) / 1e9,
+            percent=percent,
+        )
         if not self.seen.changes or self.seen.changes[-1].percent != percent:
             self.seen.changes.append(change)
         self.seen.percent = percent

@@ -257,9 +257,10 @@ class EnvoyEngine:
             f"{_LDS}.version_text": self._written["listeners"],
         }
         version[f"{_RDS}.version_text"] = running.version
+        began = time.time_ns()
         while process.returncode is None:
             if await self._acknowledged(version, _LDS, _START_SECONDS):
-                self._runs(running.version)
+                self._runs(running.version, since_ns=began)
                 break
         while True:
             await self._wanted.wait()
@@ -277,6 +278,7 @@ class EnvoyEngine:
         """From one version to another. A request meets either the old routes and clusters or the new ones."""
         if self._write_clusters(before, routes) and not await self._clusters_there():
             return False
+        began = time.time_ns()
         self._write_routes(routes)
         if not await self._acknowledged({f"{_RDS}.version_text": routes.version}, _RDS):
             return False
@@ -284,7 +286,7 @@ class EnvoyEngine:
             wanted = {f"{_LDS}.version_text": self._written["listeners"]}
             if not await self._acknowledged(wanted, _LDS):
                 return False
-        self._runs(routes.version)
+        self._runs(routes.version, since_ns=began)
         self._write_clusters(routes, routes)
         return True
 
@@ -298,8 +300,9 @@ class EnvoyEngine:
         structlog.get_logger().error("Envoy does not run what it was given", wanted=wanted)
         return False
 
-    def _runs(self, version: str) -> None:
-        self._slot.version, self._slot.applied_at_ns = version, time.time_ns()
+    def _runs(self, version: str, *, since_ns: int) -> None:
+        self._slot.version = version
+        self._slot.since_ns, self._slot.applied_at_ns = since_ns, time.time_ns()
         self._hub.switched(self._slot.id, version, self._slot.applied_at_ns)
         task = asyncio.ensure_future(self._notify())
         self._notifying = task

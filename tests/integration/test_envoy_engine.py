@@ -258,6 +258,13 @@ def test_edits_cut_no_connection_and_a_fault_changes_nothing(tmp_path: Path) -> 
             assert set(statuses) == {200}
             assert sorted(took)[10] < 0.25, took
 
+            edited = time.time_ns()
+            it.write(percent=20)
+            await it.admin.post("/admin/reload")
+            (worker,) = (await it.status())["workers"]
+            # who sees the new percentage sees it after `since_ns`
+            assert edited <= worker["since_ns"] < worker["applied_at_ns"] <= time.time_ns()
+
             before = await it.status()
             it.write(percent=1, more="rate_limit: [{by: ip, requests: 5, per: second}]")
             refused = await it.admin.post("/admin/reload")
