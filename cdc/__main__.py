@@ -18,7 +18,7 @@ from cdc.decode.pgoutput import DecodeError
 from cdc.mapping import parse_mapping
 from cdc.parked import OnRefused
 from cdc.pipeline import StreamConfig, StreamError, run
-from cdc.sinks.postgres import AlreadyRunningError
+from cdc.sinks.session import AlreadyRunningError
 from chassis import logs
 from chassis.problems import InvalidFileError
 from chassis.yamlfile import load

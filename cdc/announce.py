@@ -28,9 +28,11 @@ class AnnouncingSink:
         """As the inner one."""
         return self._inner.durable()
 
-    def apply(self, transactions: Sequence[Transaction]) -> None:
+    def apply(
+        self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Store, then announce the tables of what was stored; of a transaction in pieces with its last one."""
-        self._inner.apply(transactions)
+        self._inner.apply(transactions, meanwhile=meanwhile)
         changed = self._unstored | {
             change.relation.table for transaction in transactions for change in transaction.changes
         }
@@ -40,6 +42,10 @@ class AnnouncingSink:
         self._unstored = frozenset()
         if changed:
             self._announce(changed)
+
+    def prepare(self, transactions: Sequence[Transaction]) -> None:
+        """As the inner one."""
+        self._inner.prepare(transactions)
 
     def advance(self, position: Lsn) -> None:
         """As the inner one."""

@@ -127,6 +127,10 @@ class Mapping:
         """The source tables, in declared order."""
         return tuple(table.source for table in self.tables)
 
+    def order(self, source: TableName) -> int:
+        """The place of a source table in declared order, parents before children. Raises ValueError."""
+        return self.sources().index(source)
+
 
 def reverse(mapping: Mapping) -> Mapping:
     """The opposite direction: target rows back into source rows.

@@ -41,10 +41,11 @@ from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
 from cdc.origin import check_origin, read_origin, write_origin
 from cdc.parked import OnRefused
-from cdc.readahead import ReadAhead
+from cdc.readahead import ReadAhead, Taken
 from cdc.seams import BEGIN_ANEW, AwayError, Sink, Source, StreamError
 from cdc.sessions import connect
-from cdc.sinks.postgres import AlreadyRunningError, PostgresSink
+from cdc.sinks.postgres import PostgresSink
+from cdc.sinks.session import AlreadyRunningError
 from cdc.snapshot import StoppedError, take_snapshot
 from cdc.source_fit import check_copied, check_source
 from cdc.sources.slot import SlotSource, SlotState, drop_slot, slot_state
@@ -64,6 +65,7 @@ __all__ = [
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
+_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
 
@@ -224,17 +226,20 @@ def pump(
     stored_at = asked_at = time.monotonic()
     within = False  # a transaction has come in part: it can only go on, or be forgotten whole
     with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
+        following = _Following(ahead, sink, limit=max_batch_changes)
         while not stop.is_set() and not (until is not None and reached >= until):
             limit = None if within else gate.limit()
+            if limit is not None:
+                following.put_back()
             meter.enter(Phase.STREAMING if limit is None else Phase.HELD)
             if limit is not None and (limit.upto is None or reached >= limit.upto):
                 gate.arrived(reached)
                 continue
             upto = limit.upto if limit is not None else None
-            taken = ahead.take(limit=max_batch_changes, upto=upto, timeout=_IDLE_WAIT)
-            pending = not_yet_applied(taken.events, position)
+            batch = following.claim() or _take(ahead, max_batch_changes, upto=upto, position=position)
+            taken, pending = batch.taken, batch.pending
             if pending:
-                sink.apply(pending)
+                sink.apply(pending, meanwhile=following.after(batch, position))
                 within = pending[-1].more
                 meter.applied(pending, datetime.now(UTC))
                 if not within:
@@ -258,6 +263,58 @@ def pump(
                 asked_at = now
         if not within:
             _confirm(source, sink)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What was taken, and of it what the target lacks."""
+
+    taken: Taken
+    pending: list[Transaction]
+
+
+def _take(
+    ahead: ReadAhead, limit: int, *, upto: Lsn | None = None, position: Lsn, timeout: float = _IDLE_WAIT
+) -> _Batch:
+    taken = ahead.take(limit=limit, upto=upto, timeout=timeout)
+    return _Batch(taken, not_yet_applied(taken.events, position))
+
+
+class _Following:
+    """The batch behind the one that is applied, taken and prepared while the target is at work. Until it is claimed
+    it can be put back.
+    """
+
+    def __init__(self, ahead: ReadAhead, sink: Sink, *, limit: int) -> None:
+        self._ahead = ahead
+        self._sink = sink
+        self._limit = limit
+        self._batch: _Batch | None = None
+
+    def after(self, batch: _Batch, position: Lsn) -> Callable[[], None]:
+        """Takes what follows `batch`, which is now applied onto `position`."""
+        last = batch.pending[-1]
+        stored = position if last.more else last.position
+
+        def take() -> None:
+            if self._ahead.waiting() < min(_WORTH_PREPARING, self._limit):
+                return
+            self._batch = _take(self._ahead, self._limit, position=stored, timeout=0)
+            if self._batch.pending:
+                self._sink.prepare(self._batch.pending)
+
+        return take
+
+    def claim(self) -> _Batch | None:
+        """The batch, if there is one; it is its turn."""
+        batch, self._batch = self._batch, None
+        return batch
+
+    def put_back(self) -> None:
+        """It is not its turn now."""
+        batch = self.claim()
+        if batch is not None:
+            self._ahead.put_back(batch.taken)
 
 
 def _confirm(source: Source, sink: Sink) -> None:

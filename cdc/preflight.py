@@ -25,7 +25,7 @@ from cdc.findings import Finding, Place, Severity, Side
 from cdc.mapping import Mapping, TableMapping
 from cdc.probe import probe
 from cdc.sessions import connect
-from cdc.sinks.postgres import may_be_replica
+from cdc.sinks.session import may_be_replica
 from cdc.tableshape import FIRST_USER_TYPE, TableShape, read_shape
 
 _SAMPLE = 1_000  # rows a table

@@ -79,6 +79,16 @@ class ReadAhead:
                 raise self._error
             return self._give(taken, size, beyond=False)
 
+    def put_back(self, taken: Taken) -> None:
+        """`taken` was the last that was taken, and is taken again by the next call."""
+        with self._news:
+            self._events.extendleft(reversed(taken.events))
+            self._waiting += sum(_size(event) for event in taken.events)
+
+    def waiting(self) -> int:
+        """About how many changes wait."""
+        return self._waiting
+
     def _give(self, taken: list[Event], size: int, *, beyond: bool) -> Taken:
         self._waiting -= size
         self._news.notify_all()

@@ -5,7 +5,7 @@ Every implementation of a seam passes the same contract tests (`tests/contract/t
 `sinks.memory`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cdc.changes import Event, Lsn, Transaction
@@ -57,11 +57,19 @@ class Sink(Protocol):
         the target has never been filled. Only this may be confirmed to a source.
         """
 
-    def apply(self, transactions: Sequence[Transaction]) -> None:
+    def apply(
+        self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Store the changes of `transactions` and the position of the last one, atomically.
 
         When the last one goes on (`Transaction.more`), nothing is stored yet: it is with the call that brings
-        the end. An exception forgets what was not stored, whichever call brought it.
+        the end. An exception forgets what was not stored, whichever call brought it. `meanwhile` may be called,
+        once, while the target is at work; it uses no method of the sink but `prepare`.
+        """
+
+    def prepare(self, transactions: Sequence[Transaction]) -> None:
+        """This very object comes with the next `apply`, or never: what can be done for it without the target may
+        be done now. Nothing of it is stored and nothing refused.
         """
 
     def advance(self, position: Lsn) -> None:

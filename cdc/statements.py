@@ -230,6 +230,11 @@ def patch(
     )
 
 
+def exactly(statement: str, rows: int) -> str:
+    """`statement`, which fails (`division_by_zero`) when it does not concern that many rows."""
+    return f"WITH done AS ({statement} RETURNING 1) SELECT 1 / (count(*) = {rows})::int FROM done"
+
+
 def source_columns_used(dependencies: Dependencies, table: TableMapping) -> frozenset[str]:
     """The source columns that have to be staged."""
     used: set[str] = {part.source for part in table.key}

@@ -21,7 +21,7 @@ from cdc.changes import Lsn
 from cdc.hold import Hold, HoldLostError
 from cdc.pipeline import StreamConfig
 from cdc.sessions import connect
-from cdc.sinks.postgres import AlreadyRunningError, lock_stream
+from cdc.sinks.session import AlreadyRunningError, lock_stream
 from cdc.sources.slot import SlotTimeoutError, created_slot, slot_state
 
 _HOLD_AT_MOST = 2.0  # seconds the applier waits for the source's snapshot in one attempt

@@ -1,7 +1,7 @@
 """A sink that keeps tables in memory: for tests. Stores rows and position together or not at all."""
 
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from collections.abc import Sequence
 
 from cdc.changes import Key, Lsn, Operation, Row, TableName, Transaction
 from cdc.coalesce import coalesce
@@ -25,7 +25,9 @@ class MemorySink:
         """The stored position: memory is all there is."""
         return self._position
 
-    def apply(self, transactions: Sequence[Transaction]) -> None:
+    def apply(
+        self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Apply the folded changes; an exception leaves everything as it was."""
         assert self._position is not None, "a stream begins with a snapshot"
         assert transactions[-1].position > self._position, "already applied"
@@ -45,11 +47,16 @@ class MemorySink:
                     rows[_key(filled, places)] = filled
                 for row in work.fresh:
                     rows[_key(row, places)] = row
+        if meanwhile is not None:
+            meanwhile()
         if transactions[-1].more:
             self._unstored = tables
             return
         self.tables = tables
         self._position = transactions[-1].position
+
+    def prepare(self, transactions: Sequence[Transaction]) -> None:
+        """Nothing: there is no target to wait for."""
 
     def advance(self, position: Lsn) -> None:
         """Store that nothing happened up to `position`."""

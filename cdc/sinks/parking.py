@@ -84,6 +84,10 @@ class Parking:
         """After a rollback: nothing is known any more. The lock goes with the session, or the next `leave`."""
         self._blocked = None
 
+    def holds_any(self) -> bool:
+        """Whether anything may be parked."""
+        return self._blocked is None or bool(self._blocked)
+
     def parting(self) -> Parting:
         """To part the next changes by what is parked now."""
         assert self._blocked is not None, "enter() comes first"

@@ -22,65 +22,59 @@ does the stream stop, with the table, the key and the position of the change tha
 plan wants that, the change is parked and its key waits (`cdc.parked`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
 from psycopg import pq
-from psycopg.adapt import Buffer, Dumper
 
 from cdc import schema, statements
-from cdc.changes import UNCHANGED, Change, Key, Lsn, Relation, Row, TableName, Transaction, Value
+from cdc.changes import Lsn, Relation, TableName, Transaction
 from cdc.coalesce import KeyUnknownError, Step, coalesce
-from cdc.copytext import encode_rows
 from cdc.mapping import Mapping
-from cdc.parked import Parting, Refusal
+from cdc.parked import Parting
 from cdc.seams import StreamError
-from cdc.sessions import connect
-from cdc.sinks.parking import Parking, parkable
+from cdc.sessions import failure
+from cdc.sinks.inline import write_inline
+from cdc.sinks.onebyone import OneByOne
+from cdc.sinks.parking import Parking
 from cdc.sinks.plans import (
     ApplyError,
     Plan,
     RowMissingError,
-    by_missing,
-    explain,
     explain_deferred,
     make_plan,
-    named_key,
     passes,
 )
+from cdc.sinks.position import Move, prepared, written_out
+from cdc.sinks.script import Script, Statement
+from cdc.sinks.session import open_session
+from cdc.sinks.staged import staged
 from cdc.statements import MissingValueError
 
-__all__ = [
-    "AlreadyRunningError",
-    "ApplyError",
-    "LostPositionError",
-    "PostgresSink",
-    "lock_stream",
-    "may_be_replica",
-]
+__all__ = ["ApplyError", "LostPositionError", "PostgresSink"]
 
 _FEW_ROWS = 32  # up to here prepared statements are faster than COPY with its temporary tables (measured)
-
-
-class AlreadyRunningError(Exception):
-    """Another process applies this stream."""
+_WHOLE = ("BEGIN", "COMMIT")
+_PIECE = ("SAVEPOINT strangler_piece", "RELEASE SAVEPOINT strangler_piece")
+_UNDO_PIECE = b"ROLLBACK TO SAVEPOINT strangler_piece; RELEASE SAVEPOINT strangler_piece"
+_WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
 
 class LostPositionError(StreamError):
     """The stored position is not the one this process wrote: somebody else wrote it."""
 
 
-class _RawText(Dumper):
-    """Hands PostgreSQL's own text back to it, untouched and of unknown type."""
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A batch that was folded and encoded before its turn. `statements` None: it is too small for that, or a plan
+    is still to be made.
+    """
 
-    format = pq.Format.TEXT
-    oid = 0
-
-    def dump(self, obj: Any) -> Buffer:
-        return obj  # type: ignore[no-any-return]  # registered for bytes only
+    transactions: Sequence[Transaction]
+    steps: list[Step]
+    statements: list[Statement] | None
 
 
 @dataclass(slots=True)
@@ -115,36 +109,18 @@ class PostgresSink:
         self._keys = {table.source: tuple(part.source for part in table.key) for table in mapping.tables}
         self._plans: dict[Relation, Plan] = {}
         self._numbers = 0
-        # The applier looks up keys; a hash or merge join would read the whole target for a few rows.
-        self._connection = connect(
-            dsn,
-            name=f"strangler_cdc apply {stream}",
-            enable_hashjoin="off",
-            enable_mergejoin="off",
-            jit="off",
-        )
-        self._connection.cursor_factory = psycopg.RawCursor
-        self._connection.adapters.register_dumper(bytes, _RawText)
-        self._connection.prepare_threshold = 0
-        self._connection.prepared_max = 500
-        try:
-            if applier:
-                lock_stream(self._connection, stream)
-            self.replica_role = may_be_replica(self._connection)
-            if self.replica_role:
-                self._connection.execute("SET session_replication_role = replica")
-            self._asynchronous = applier and not _waits_for_standbys(self._connection)
-            if self._asynchronous:
-                self._connection.execute("SET synchronous_commit = off")
-        except BaseException:
-            self._connection.close()
-            raise
+        session = open_session(dsn, stream=stream, applier=applier)
+        self._connection = session.connection
+        self.replica_role = session.replica_role
+        self._asynchronous = session.asynchronous
         self._position: Lsn | None = None
         self._durable: Lsn | None = None
         self._marked: tuple[Lsn, Lsn] | None = (
             None  # a position, and an end of the target's log after its commit
         )
         self._open: _Open | None = None
+        self._ahead: _Ahead | None = None
+        self._one_by_one = OneByOne(self._connection, mapping, plans=self._plans, keys=self._keys)
         self._parking = (
             None
             if max_parked is None
@@ -191,16 +167,21 @@ class PostgresSink:
         ).fetchone()
         return None if row is None or row[0] is None else frozenset(map(TableName.parse, row[0]))
 
-    def apply(self, transactions: Sequence[Transaction]) -> None:
+    def apply(
+        self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Write `transactions` and the position after the last one; when that one goes on, keep the target
         transaction open. Raises ApplyError, psycopg.OperationalError; what was not committed is then undone.
 
         What came before the transaction that an ApplyError names is stored all the same: after a repair of the
         mapping the stream begins at that transaction, and the earlier ones may not fit the new mapping.
+
+        `meanwhile` is called while the target works on many rows. An exception of it is raised here when the target
+        has answered.
         """
         begins_whole = self._open is None
         try:
-            self._store(transactions)
+            self._store(transactions, meanwhile)
         except ApplyError as error:
             if not begins_whole:
                 raise
@@ -211,16 +192,33 @@ class PostgresSink:
                 self.apply(before)
             raise
 
-    def _store(self, transactions: Sequence[Transaction]) -> None:
+    def prepare(self, transactions: Sequence[Transaction]) -> None:
+        """Fold and encode what comes next. What is wrong with it is found anew, and told, by `apply`."""
+        self._ahead = None
+        if self._parking is not None and self._parking.holds_any():
+            return  # what of it has to wait is known when the batch before it is stored
+        try:
+            steps = self._fold(transactions)
+            planned = all(work.relation in self._plans for step in steps for work in step)
+            many = planned and not _few(steps)
+            statements = staged(steps, self._plans, self._mapping.order) if many else None
+        except (KeyUnknownError, MissingValueError):
+            return
+        self._ahead = _Ahead(transactions, steps, statements)
+
+    def _store(
+        self, transactions: Sequence[Transaction], meanwhile: Callable[[], None] | None = None
+    ) -> None:
         parking = self._parking
         if parking is not None and self._open is None:
             parking.enter()
         try:
             if self._open is None and not transactions[-1].more:
-                self._apply(transactions)
+                self._apply(transactions, meanwhile)
             else:
-                self._apply_piece(transactions)
+                self._apply_piece(transactions, meanwhile)
         except BaseException:
+            self._ahead = None
             self._forget()
             if parking is not None:
                 parking.forget()
@@ -238,12 +236,13 @@ class PostgresSink:
     def forget_plans(self) -> None:
         """A transaction of the caller's was undone, and the tables staged within it are gone."""
         self._plans.clear()
+        self._ahead = None
 
     def replay(self, transactions: Sequence[Transaction]) -> None:
         """Write the changes of `transactions` again; no position is stored. Raises as `apply` does."""
         self._apply([replace(transaction, more=True) for transaction in transactions])
 
-    def _apply_piece(self, transactions: Sequence[Transaction]) -> None:
+    def _apply_piece(self, transactions: Sequence[Transaction], meanwhile: Callable[[], None] | None) -> None:
         opened = self._open
         if opened is None:
             self._connection.execute("BEGIN")
@@ -253,7 +252,7 @@ class PostgresSink:
                 f"transaction {opened.xid} was to go on, but transaction {transactions[0].xid} came: the source "
                 "broke off; nothing of it is stored, start the stream again"
             )
-        self._apply(transactions)
+        self._apply(transactions, meanwhile)
         last = transactions[-1]
         if last.more:
             opened.xid = last.xid
@@ -276,15 +275,19 @@ class PostgresSink:
             return
         for relation in opened.plans:
             self._plans.pop(relation, None)
-        within = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
-        if self._connection.pgconn.transaction_status in within:
+        if self._connection.pgconn.transaction_status in _WITHIN:
             self._connection.rollback()
 
-    def _apply(self, transactions: Sequence[Transaction]) -> None:
+    def _apply(
+        self, transactions: Sequence[Transaction], meanwhile: Callable[[], None] | None = None
+    ) -> None:
         parting = None if self._parking is None else self._parking.parting()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (ahead.transactions is not transactions or (parting and parting.blocked)):
+            ahead = None
         try:
             going = transactions if parting is None else parting.divide(transactions)
-            steps = coalesce([change for transaction in going for change in transaction.changes], self._keys)
+            steps = self._fold(going) if ahead is None else ahead.steps
         except KeyUnknownError as error:
             raise ApplyError(
                 error.reason,
@@ -294,215 +297,148 @@ class PostgresSink:
             ) from error
         self._plan_all(steps, transactions)
         try:
-            self._write(steps, going, parting)
+            if _few(steps):
+                self._write_few(steps, going, parting)
+            else:
+                body = None if ahead is None else ahead.statements
+                body = staged(steps, self._plans, self._mapping.order) if body is None else body
+                self._write_many(body, going, parting, meanwhile)
         except (psycopg.Error, MissingValueError, RowMissingError) as error:
             if passes(error):
                 raise
+            self._ahead = None  # it may be changed by what is parked now
+            self._refuse_another_writer(error)
             parting = self._write_one_by_one(transactions)
         if self._parking is not None and parting is not None:
             self._parking.adopt(parting)
 
+    def _fold(self, transactions: Sequence[Transaction]) -> list[Step]:
+        return coalesce(
+            [change for transaction in transactions for change in transaction.changes], self._keys
+        )
+
     def advance(self, position: Lsn) -> None:
         """Store that nothing happened up to `position`."""
         assert self._open is None, "the position is stored with the last piece of a transaction"
-        with self._connection.transaction():
-            self._write_position(position, None, 0, 0)
+        try:
+            self._connection.execute(*_bytes(prepared(self._move(position))))
+        except psycopg.errors.DivisionByZero as error:
+            self._refuse_another_writer(error)
+            raise
         self._position = position
 
     def close(self) -> None:
         """Close the session; its lock and temporary tables go with it."""
         self._connection.close()
 
-    def _write(
+    def _write_few(
         self, steps: Iterable[Step], transactions: Sequence[Transaction], parting: Parting | None
     ) -> None:
-        steps = list(steps)
-        few = all(
-            len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
-        )
-        with self._connection.pipeline() if few else nullcontext(), self._connection.transaction():
+        with self._connection.pipeline(), self._connection.transaction():
             self._defer()
             for step in steps:
-                self._write_step(step, few=few)
-            if self._parking is not None and parting is not None:
-                self._parking.store(parting)
-            self._count(transactions)
+                write_inline(self._connection, step, self._plans, order=self._mapping.order)
+            self._count(transactions, parting)
+
+    def _write_many(
+        self,
+        body: Sequence[Statement],
+        transactions: Sequence[Transaction],
+        parting: Parting | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> None:
+        statements = [*self._deferred(), *body]
+        if parting is not None and (parting.parked or parting.wiped):
+            with self._connection.transaction():
+                script = Script(self._connection, statements)
+                script.send()
+                script.finish()
+                self._count(transactions, parting)
+            return
+        begin, end = _WHOLE if self._open is None else _PIECE
+        move = self._move_after(transactions)
+        stored = [] if move is None else [Statement(written_out(move))]
+        script = Script(self._connection, [Statement(begin), *statements, *stored, Statement(end)])
+        try:
+            script.send()
+            try:
+                if meanwhile is not None:
+                    meanwhile()
+            finally:
+                script.finish()
+        except psycopg.Error:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """After a script that failed half way."""
+        if self._connection.pgconn.transaction_status not in _WITHIN:
+            return
+        if self._open is None:
+            self._connection.rollback()
+            return
+        undone = self._connection.pgconn.exec_(_UNDO_PIECE)
+        if undone.status != pq.ExecStatus.COMMAND_OK:
+            raise failure(undone)
 
     def _write_one_by_one(self, transactions: Sequence[Transaction]) -> Parting | None:
-        parking, parting = self._parking, None
         with self._connection.transaction():
             self._defer()
-            if parking is not None:
-                parting = parking.write(transactions, self._attempt, deferred=not self.replica_role)
-                parking.store(parting)
-            else:
-                for transaction in transactions:
-                    self._write_or_stop(transaction)
-            self._count(transactions)
+            parting = self._one_by_one.write(
+                transactions, parking=self._parking, deferred=not self.replica_role
+            )
+            self._count(transactions, parting)
         return parting
 
-    def _write_or_stop(self, transaction: Transaction) -> None:
-        """Write its changes one by one. Raises ApplyError naming the one that the target refuses, or that breaks a
-        deferred constraint: these are asked where the source had checked its own, not first at the commit.
-        """
-        asked = not self.replica_role and not transaction.more
-        try:
-            with self._connection.transaction():
-                for change in transaction.changes:
-                    self._attempt(transaction, change)
-                if asked:
-                    self._ask_deferred()
-        except psycopg.Error as error:
-            if passes(error) or not asked:
-                raise
-            broken = error
-        else:
-            return
-        key = self._breaks_deferred(transaction)
-        raise explain_deferred(broken, self._mapping, position=transaction.position, key=key) from broken
-
-    def _breaks_deferred(self, transaction: Transaction) -> str:
-        """The key of the change that begins to break a deferred constraint which none behind it mends."""
-        culprit: Change | None = None
-        with self._connection.transaction(force_rollback=True):
-            for change in transaction.changes:
-                self._attempt(transaction, change)
-                try:
-                    self._ask_deferred()
-                except psycopg.errors.IntegrityError:
-                    culprit = culprit or change
-                else:
-                    culprit = None
-        if culprit is None:
-            return ""
-        (step, *_) = coalesce([culprit], self._keys)
-        return named_key(step, self._plans[step[0].relation])
-
-    def _ask_deferred(self) -> None:
-        """Raises what a commit would raise now. Leaves the constraints deferred and unchecked."""
-        with self._connection.transaction(force_rollback=True):
-            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-
-    def _attempt(self, transaction: Transaction, change: Change) -> Refusal | None:
-        """Write one change; why the target refuses it, when it may be parked. Raises ApplyError when not."""
-        for step in coalesce([change], self._keys):
-            try:
-                with self._connection.transaction():
-                    self._write_step(step, few=True)
-            except (psycopg.Error, MissingValueError, RowMissingError) as error:
-                if passes(error):
-                    raise
-                plan = self._plans[step[0].relation]
-                explained = explain(error, step=step, plan=plan, transaction=transaction)
-                sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-                if self._parking is None or not parkable(sqlstate):
-                    raise explained from error
-                return Refusal(sqlstate or "", explained.reason, explained.column)
-        return None
-
     def _defer(self) -> None:
-        if not self.replica_role:
-            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        for statement in self._deferred():
+            self._run(statement.sql)
 
-    def _count(self, transactions: Sequence[Transaction]) -> None:
+    def _deferred(self) -> list[Statement]:
+        return [] if self.replica_role else [Statement("SET CONSTRAINTS ALL DEFERRED")]
+
+    def _count(self, transactions: Sequence[Transaction], parting: Parting | None) -> None:
+        if self._parking is not None and parting is not None:
+            self._parking.store(parting)
+        move = self._move_after(transactions)
+        if move is not None:
+            self._connection.execute(*_bytes(prepared(move))).fetchone()
+
+    def _move_after(self, transactions: Sequence[Transaction]) -> Move | None:
         last = transactions[-1]
+        if last.more:
+            return None
         ended = sum(not transaction.more for transaction in transactions)
         changes = sum(len(transaction.changes) for transaction in transactions)
         if self._open is not None:
             ended += self._open.transactions
             changes += self._open.changes
-        if not last.more:
-            self._write_position(last.position, last.commit_time, ended, changes)
+        return replace(
+            self._move(last.position), commit_time=last.commit_time, transactions=ended, changes=changes
+        )
 
-    def _write_position(self, position: Lsn, commit_time: Any, transactions: int, changes: int) -> None:
+    def _move(self, position: Lsn) -> Move:
         expected = self._position
         assert expected is not None, "position() is read before anything is written"
         assert position >= expected, f"the position would go back from {expected} to {position}"
-        cursor = self._connection.execute(
-            "UPDATE strangler_cdc.position SET lsn = $3::text::pg_lsn, applied_at = clock_timestamp(),"
-            " commit_time = coalesce($4, commit_time), transactions = transactions + $5, changes = "
-            "changes + $6"
-            " WHERE stream = $1 AND lsn = $2::text::pg_lsn RETURNING 1",
-            [self._stream, str(expected), str(position), commit_time, transactions, changes],
-        )
-        if cursor.fetchone() is None:
+        return Move(stream=self._stream, expected=expected, position=position)
+
+    def _refuse_another_writer(self, error: Exception) -> None:
+        """Raises LostPositionError when `error` came about because somebody else moved the position."""
+        expected = self._position
+        if expected is None or not isinstance(error, psycopg.errors.DivisionByZero):
+            return
+        row = self._connection.execute(
+            "SELECT lsn::text FROM strangler_cdc.position WHERE stream = $1", [self._stream]
+        ).fetchone()
+        if row is None or Lsn.parse(row[0]) != expected:
             raise LostPositionError(
-                f"the position of stream {self._stream} is not {expected} any more: another process wrote "
-                "it; "
-                f"stop that process and start again"
-            )
-
-    def _write_step(self, step: Step, *, few: bool) -> None:
-        # parents are listed before children: delete upward, write downward
-        works = sorted(step, key=lambda work: self._order(work.relation.table))
-        for work in reversed(works):
-            plan = self._plans[work.relation]
-            if work.wipe:
-                self._run(statements.wipe(plan.table))
-            if work.gone:
-                self._rows(plan, few, "gone", work.gone)
-        for work in works:
-            plan = self._plans[work.relation]
-            fresh = [plan.pick(row) for row in work.fresh]
-            for (missing, moves), rows in by_missing(plan, work).items():
-                if missing or moves:
-                    self._patch(plan, few, missing, moves, rows)
-                else:
-                    fresh += [plan.pick(row) for _, row in rows]
-            if fresh:
-                self._rows(plan, few, "fresh", fresh)
-
-    def _rows(self, plan: Plan, few: bool, what: str, rows: Sequence[Sequence[Value]]) -> None:
-        carrier = plan.inline if few else plan.staged
-        if what == "gone":
-            statement = statements.delete(plan.table, carrier, plan.types)
-            copy = statements.copy_gone(plan.staged)
-            staged = plan.staged.gone
-        else:
-            statement = statements.upsert(plan.table, carrier)
-            copy = statements.copy_fresh(plan.staged)
-            staged = plan.staged.fresh
-        if few:
-            for row in rows:
-                self._connection.execute(statement.encode(), row)
-            return
-        self._copy(copy, rows)
-        self._run(statement)
-        self._run(f"TRUNCATE {staged}")
-
-    def _patch(
-        self, plan: Plan, few: bool, missing: frozenset[str], moves: bool, rows: list[tuple[Key, Row]]
-    ) -> None:
-        carrier = plan.inline if few else plan.staged
-        statement = statements.patch(
-            plan.table, carrier, plan.types, plan.reads, missing=missing, moves=moves
-        )
-        if statement is None:
-            return
-        if few:
-            changed = 0
-            for key, row in rows:
-                values = [None if value is UNCHANGED else value for value in plan.pick(row)]
-                found = self._connection.execute(f"{statement} RETURNING 1".encode(), [*key, *values])
-                changed += len(found.fetchall())
-        else:
-            present = [place for place, name in enumerate(plan.used) if name not in missing]
-            picked = ((*key, *[plan.pick(row)[place] for place in present]) for key, row in rows)
-            self._copy(statements.copy_holes(plan.table, plan.staged, missing=missing), picked)
-            changed = self._run(statement)
-            self._run(f"TRUNCATE {plan.staged.holes}")
-        if changed != len(rows):
-            raise RowMissingError(len(rows) - changed)
-
-    def _copy(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
-        with self._connection.cursor().copy(statement.encode()) as copy:
-            copy.write(encode_rows(rows))  # type: ignore[arg-type]  # rows here hold no UNCHANGED
+                f"the position of stream {self._stream} is not {expected} any more: another process wrote it; "
+                "stop that process and start again"
+            ) from error
 
     def _run(self, statement: str) -> int:
         return self._connection.execute(statement.encode()).rowcount
-
-    def _order(self, source: TableName) -> int:
-        return self._mapping.sources().index(source)
 
     def _plan_all(self, steps: Iterable[Step], transactions: Sequence[Transaction]) -> None:
         # one batch may hold rows from before and after a change of the table's definition
@@ -531,38 +467,17 @@ class PostgresSink:
         return transactions[-1].position
 
 
+def _few(steps: Iterable[Step]) -> bool:
+    return all(
+        len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
+    )
+
+
+def _bytes(statement: tuple[str, list[object]]) -> tuple[bytes, list[object]]:
+    return statement[0].encode(), statement[1]
+
+
 def _positions(transactions: Sequence[Transaction], relation: Relation) -> Iterator[Lsn]:
     for transaction in transactions:
         if any(change.relation is relation or change.relation == relation for change in transaction.changes):
             yield transaction.position
-
-
-def lock_stream(connection: psycopg.Connection[Any], stream: str) -> None:
-    """Take the lock of the stream's only applier, for the session. Raises AlreadyRunningError."""
-    cursor = psycopg.Cursor(connection)
-    row = cursor.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended('strangler_cdc ' || %s, 0))", [stream]
-    ).fetchone()
-    if row is None or not row[0]:
-        raise AlreadyRunningError(
-            f"stream {stream} is already being applied by another process (it holds the advisory lock in "
-            "the target); "
-            f"stop that one first"
-        )
-
-
-def may_be_replica(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the role may switch off triggers and foreign keys for its session, as PostgreSQL's own
-    replication does. `connection` stays as it was.
-    """
-    try:
-        with connection.transaction(force_rollback=True):
-            connection.execute("SET session_replication_role = replica")
-    except psycopg.errors.InsufficientPrivilege:
-        return False
-    return True
-
-
-def _waits_for_standbys(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT current_setting('synchronous_standby_names') <> ''").fetchone()
-    return row is not None and bool(row[0])

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cdc.meter import SnapshotProgress
 from cdc.pipeline import StreamError
 from cdc.pipeline import run as run_stream
-from cdc.sinks.postgres import AlreadyRunningError
+from cdc.sinks.session import AlreadyRunningError
 from cdc.snapshot import TargetNotEmptyError
 from chassis import logs
 from migration_plans.cli.connector import connector

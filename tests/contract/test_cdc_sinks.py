@@ -3,8 +3,10 @@
 import secrets
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -91,19 +93,26 @@ def held(database: str) -> dict[TableName, dict[Key, Row]]:
 @given(
     history=st.tuples(histories(), st.sampled_from([1, 2, 10])).map(lambda drawn: in_pieces(*drawn)),
     batch=st.integers(1, 8),
+    prepares=st.booleans(),
 )
 @settings(deadline=None, max_examples=40, suppress_health_check=FIXTURE)
 def test_any_history_means_the_same_to_both_sinks(
-    database: str, monkeypatch: pytest.MonkeyPatch, few: int, history: list[Transaction], batch: int
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    few: int,
+    history: list[Transaction],
+    batch: int,
+    prepares: bool,
 ) -> None:
     monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
     memory = MemorySink(KEYS, START)
     with postgres_sink(database) as sink:
         assert sink.position() == START
-        for start in range(0, len(history), batch):
-            part: Sequence[Transaction] = history[start : start + batch]
-            sink.apply(part)
-            memory.apply(part)
+        parts = [history[start : start + batch] for start in range(0, len(history), batch)]
+        for part, following in zip_longest(parts, parts[1:], fillvalue=[]):
+            sink.apply(part, meanwhile=partial(sink.prepare, following) if prepares else None)
+            memory.apply(part, meanwhile=partial(memory.prepare, following))
         assert held(database) == memory.tables == meaning(history)
         assert sink.position() == memory.position()
 
@@ -260,6 +269,87 @@ def test_a_position_written_by_somebody_else_stops_the_sink(database: str) -> No
             connection.execute("UPDATE strangler_cdc.position SET lsn = '0/30'")
         with pytest.raises(LostPositionError, match="another process wrote it"):
             sink.advance(Lsn(50))
+
+
+@pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
+def test_no_row_is_written_where_somebody_else_wrote_the_position(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
+    with postgres_sink(database) as sink:
+        sink.position()
+        with admin(database) as connection:
+            connection.execute("UPDATE strangler_cdc.position SET lsn = '0/30'")
+        with pytest.raises(LostPositionError, match="another process wrote it"):
+            sink.apply(transactions(fresh(1), fresh(2)))
+        assert held(database)[TABLES[1]] == {}
+
+
+def test_what_was_prepared_behind_a_refused_batch_means_what_it_meant(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", 0)
+    one, two = (b"1", b"x", None), (b"2", b"y", None)
+    first = transactions(change(one, RELATIONS[1]), change(two, RELATIONS[1]))
+    # folded, each row would take the name that the other one still has
+    swap = [
+        Transaction(
+            Lsn(30 + n), MOMENT, 30 + n, (change((row, name, None), RELATIONS[1], (row, None, None)),)
+        )
+        for n, (row, name) in enumerate([(b"1", b"z"), (b"2", b"x"), (b"1", b"y")])
+    ]
+    last = [Transaction(Lsn(40), MOMENT, 40, (change((b"3", b"z", None), RELATIONS[1]),))]
+    with postgres_sink(database) as sink, admin(database) as connection:
+        sink.position()
+        connection.execute("ALTER TABLE copy_stock ADD UNIQUE (name)")
+        sink.apply(first, meanwhile=partial(sink.prepare, swap))
+        asked: list[object] = []
+        sink.apply(swap, meanwhile=lambda: asked.append(sink.prepare(last)))
+        sink.apply(last)
+        assert len(asked) == 1
+        assert sorted(row[:2] for row in held(database)[TABLES[1]].values()) == [
+            (b"1", b"y"),
+            (b"2", b"x"),
+            (b"3", b"z"),
+        ]
+        assert sink.position() == Lsn(40)
+
+
+def test_an_exception_meanwhile_comes_out_and_leaves_a_session_that_works(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", 0)
+
+    def fail() -> None:
+        raise KeyError("meanwhile")
+
+    with postgres_sink(database) as sink:
+        sink.position()
+        with pytest.raises(KeyError, match="meanwhile"):
+            sink.apply(transactions(fresh(1)), meanwhile=fail)
+        with pytest.raises(KeyError, match="meanwhile"):
+            sink.apply([piece(fresh(2), more=True)], meanwhile=fail)
+        assert sink.position() == Lsn(10), "the commit was on its way"
+        sink.apply([piece(fresh(3), more=False)])
+        assert sorted(held(database)[TABLES[1]]) == [(b"1",), (b"3",)]
+
+
+def test_more_rows_than_a_socket_holds_go_in_one_message(database: str) -> None:
+    body = b"b" * 2_000
+    rows = [change((str(n).encode(), b"a", body), RELATIONS[1]) for n in range(2_000)]
+    moved = [
+        change((str(n).encode(), b"c", UNCHANGED), RELATIONS[1], (str(n).encode(), None, None))
+        for n in range(2_000)
+    ]
+    gone = [Change(Operation.DELETE, RELATIONS[1], (str(n).encode(), None, None)) for n in range(1_000)]
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply([Transaction(Lsn(10), MOMENT, 1, tuple(rows))])
+        sink.apply([Transaction(Lsn(20), MOMENT, 2, tuple(moved))])
+        sink.apply([Transaction(Lsn(30), MOMENT, 3, tuple(gone))])
+        assert held(database)[TABLES[1]] == {
+            (str(n).encode(),): (str(n).encode(), b"c", body) for n in range(1_000, 2_000)
+        }
 
 
 def change(row: Row, relation: Relation = RELATIONS[0], before: Row | None = None) -> Change:

@@ -15,7 +15,8 @@ from cdc.mapping import Mapping
 from cdc.meter import Phase, SnapshotProgress
 from cdc.pipeline import StreamConfig, StreamError, run
 from cdc.prepare import prepare, teardown
-from cdc.sinks.postgres import AlreadyRunningError, ApplyError, PostgresSink
+from cdc.sinks.postgres import ApplyError, PostgresSink
+from cdc.sinks.session import AlreadyRunningError
 from cdc.snapshot import TargetNotEmptyError, take_snapshot
 from cdc.sources.slot import SlotSource, created_slot, drop_slot, slot_state
 from cdc.status import read_status

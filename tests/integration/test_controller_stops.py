@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from cdc.sinks.postgres import lock_stream
+from cdc.sinks.session import lock_stream
 from cdc.verify import VerifyError, VerifyProgress, verify
 from tests.cdc_shop import Shop, admin, make_shop, until
 

@@ -1,7 +1,7 @@
 """Laws of the stream: folding changes nothing, replaying changes nothing, every interrupted prefix heals."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,10 +127,16 @@ class FaultySink:
     def durable(self) -> Lsn | None:
         return self._inner.durable()
 
-    def apply(self, transactions: Sequence[Transaction]) -> None:
+    def apply(
+        self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         self._fuse.step()
-        self._inner.apply(transactions)
+        self._inner.apply(transactions, meanwhile=meanwhile)
         self._fuse.step()
+
+    def prepare(self, transactions: Sequence[Transaction]) -> None:
+        self._fuse.step()
+        self._inner.prepare(transactions)
 
     def advance(self, position: Lsn) -> None:
         self._fuse.step()

@@ -22,7 +22,7 @@ class Store:
     def position(self) -> Lsn | None:
         return Lsn(5)
 
-    def apply(self, transactions: list[Transaction]) -> None:  # type: ignore[override]  # a test's sink
+    def apply(self, transactions: list[Transaction], *, meanwhile: object = None) -> None:  # type: ignore[override]  # a test's sink
         if self.broken:
             raise RuntimeError("no")
         self.stored.extend(transactions)
