@@ -443,7 +443,11 @@ def _source(config: StreamConfig, origin: Origin) -> Source:
 
 
 def _tables(config: StreamConfig) -> dict[TableName, Table]:
+    """The tables as the source has them now. Raises StreamError when the publication no longer carries them: Debezium
+    would try for ever to read one that is missing, and says nothing of one that leaves changes out.
+    """
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
+        check_source(source, config.mapping, publication=config.publication)
         return read_tables(
             source,
             {table.source: frozenset(name for name, _ in table.ignored) for table in config.mapping.tables},

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from cdc.changes import TableName
+from cdc.changes import TableName, quote
 from cdc.mapping import Mapping
 from cdc.prepare import publication_gaps
 from cdc.seams import BEGIN_ANEW, StreamError
@@ -26,7 +26,12 @@ def check_source(source: psycopg.Connection[Any], mapping: Mapping, *, publicati
             "restart it"
         )
     if not row[1]:
-        raise StreamError(f"publication {publication} does not exist on the source; prepare the stream first")
+        listed = ", ".join(table.sql for table in mapping.sources())
+        raise StreamError(
+            f"publication {publication} does not exist on the source; prepare the stream, or run CREATE PUBLICATION "
+            f"{quote(publication)} FOR TABLE {listed} as the owner of the tables. If they were written to since it "
+            f"was dropped, the log of that time cannot be read: {BEGIN_ANEW}"
+        )
     missing = source.execute(
         "SELECT wanted FROM unnest(%s::text[]) wanted WHERE wanted NOT IN"
         " (SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s)",

@@ -5,7 +5,6 @@ Commands of packages above this one (`up`, `down`, `demo`) are found by the entr
 `strangler.commands`.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from collections.abc import Sequence
 import click
 
 from chassis import logs
-from migration_plans.cli.exits import ExitCode, describe
+from migration_plans.cli.answer import Answer
+from migration_plans.cli.exits import ExitCode, Told, describe
 from migration_plans.cli.verbs import strangler
 
 
@@ -22,21 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # processes (proxy, controller, ...) configure their own; a verb's answer on stdout stays free of log lines
     logs.configure("strangler", level=logging.WARNING)
+    answer = Answer(wanted="--json" in given or "--json-lines" in given)
+    error: Told | None = None
+    code: int = ExitCode.DONE
     try:
-        result = strangler.main(args=given, prog_name="strangler", standalone_mode=False)
+        result = strangler.main(args=given, prog_name="strangler", standalone_mode=False, obj=answer)
         code = result if isinstance(result, int) else ExitCode.DONE
-    except click.ClickException as error:
-        error.show()
-        code = ExitCode.USAGE
+    except click.ClickException as wrong:
+        wrong.show()
+        error = Told(
+            ExitCode.USAGE if isinstance(wrong, click.UsageError) else ExitCode.FAILED, wrong.format_message()
+        )
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; nothing more was done", err=True)
-        code = ExitCode.FAILED
-    except Exception as error:
-        told = describe(error)
-        if told is None:
+        error = Told(ExitCode.FAILED, "stopped; nothing more was done")
+        click.echo(error.message, err=True)
+    except Exception as failure:
+        error = describe(failure)
+        if error is None:
             raise
-        if "--json" in given:
-            click.echo(json.dumps({"error": told.as_dict()}))
-        click.echo(f"strangler: {told.message}", err=True)
-        code = told.code
-    sys.exit(int(code))
+        click.echo(f"strangler: {error.message}", err=True)
+    answer.end(error)
+    sys.exit(int(code if error is None else error.code))

@@ -4,8 +4,9 @@ from typing import Any
 
 import click
 
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import ExitCode
-from migration_plans.cli.session import json_option, show
+from migration_plans.cli.session import json_option
 from migration_plans.proxy_admin import ProxyAdmin
 
 

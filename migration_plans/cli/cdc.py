@@ -18,10 +18,11 @@ from cdc.pipeline import run as run_stream
 from cdc.sinks.session import AlreadyRunningError
 from cdc.snapshot import TargetNotEmptyError
 from chassis import logs
+from migration_plans.cli.answer import show
 from migration_plans.cli.connector import connector
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
 from migration_plans.cli.parked_keys import parked, retry, skip
-from migration_plans.cli.session import Session, json_option, show, with_session
+from migration_plans.cli.session import Session, json_option, with_session
 from migration_plans.cli.stream_tail import tail
 from migration_plans.drivers.cache_notices import cache_notices
 from migration_plans.drivers.cdc_stream import CdcStream

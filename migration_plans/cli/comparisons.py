@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from migration_plans.cli.session import json_option, show
+from migration_plans.cli.answer import show
+from migration_plans.cli.session import json_option
 from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin
 
 _ORDER = ("equal", "noise", "stale", "representation", "real", "candidate_error", "not_compared")

@@ -18,8 +18,9 @@ from cdc.seams import AwayError, StreamError
 from cdc.sessions import connect
 from cdc.sources.slot import slot_state
 from chassis.problems import InvalidFileError
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
-from migration_plans.cli.session import Session, confirm, json_option, show, with_session, yes_option
+from migration_plans.cli.session import Session, confirm, json_option, with_session, yes_option
 from migration_plans.drivers.cdc_stream import CdcStream
 
 

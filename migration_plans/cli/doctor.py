@@ -3,8 +3,9 @@
 import click
 
 from cdc.doctor.examine import UnknownRuleError
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import NeededError, SaysNoError
-from migration_plans.cli.session import json_option, show, with_plan
+from migration_plans.cli.session import json_option, with_plan
 from migration_plans.drivers.cdc_stream import CdcStream
 from migration_plans.plan import Plan
 

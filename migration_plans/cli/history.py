@@ -2,8 +2,9 @@
 
 import click
 
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import SaysNoError
-from migration_plans.cli.session import Session, json_option, show, with_session
+from migration_plans.cli.session import Session, json_option, with_session
 from migration_plans.ledger import Entry
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from migration_plans.cli.session import Session, show
+from migration_plans.cli.answer import show
+from migration_plans.cli.session import Session
 from migration_plans.controller import check_stages
 from migration_plans.record import Record, after
 from migration_plans.stages import Event, RefusedError, State

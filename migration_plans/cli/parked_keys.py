@@ -14,8 +14,9 @@ from cdc.parked import ParkedChange, row_json
 from cdc.release import BusyError, Lot, NotParkedError, Retried, find, read_parked
 from cdc.release import retry as retry_parked
 from cdc.release import skip as skip_parked
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import InTheWayError, NeededError, SaysNoError
-from migration_plans.cli.session import Session, confirm, json_option, show, with_session, yes_option
+from migration_plans.cli.session import Session, confirm, json_option, with_session, yes_option
 from migration_plans.plan import variable
 from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin, ProxyUnreachableError
 

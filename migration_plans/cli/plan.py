@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from chassis.problems import InvalidFileError
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import SaysNoError
-from migration_plans.cli.session import Session, json_option, show, with_plan
+from migration_plans.cli.session import Session, json_option, with_plan
 from migration_plans.drivers.routes import RoutesFile
 from migration_plans.plan import MissingVariableError, Plan, json_schema
 from migration_plans.quantities import format_bytes, format_seconds

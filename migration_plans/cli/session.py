@@ -4,7 +4,6 @@ environment.
 
 import functools
 import getpass
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -164,11 +163,6 @@ def with_session(verb: Callable[..., R]) -> Callable[..., R]:
             return verb(*args, session=session, **kwargs)
 
     return wrapped
-
-
-def show(data: dict[str, Any] | list[Any], text: str, *, as_json: bool) -> None:
-    """Print `data` as JSON or `text` for people."""
-    click.echo(json.dumps(data, indent=2, default=str) if as_json else text)
 
 
 def confirm(what: str, *, yes: bool) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import NeededError
-from migration_plans.cli.session import confirm, json_option, show, yes_option
+from migration_plans.cli.session import confirm, json_option, yes_option
 from migration_plans.proxy_admin import TOKEN_VARIABLE, ProxyAdmin, ProxyUnreachableError
 from strangler_proxy.edit import set_percent
 from strangler_proxy.routes import load_routes

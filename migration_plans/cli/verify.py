@@ -17,8 +17,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from migration_plans.cli.answer import show
 from migration_plans.cli.exits import SaysNoError
-from migration_plans.cli.session import Session, json_option, show, with_session
+from migration_plans.cli.session import Session, json_option, with_session
 from migration_plans.drivers.change_stream import (
     ChangeStreamError,
     CompareProgress,
@@ -59,7 +60,7 @@ def verify(
     """Compare source and target of PLAN through its mapping; name key and column of every difference.
 
     Writes go on meanwhile. One that was stopped or killed goes on where it was, for an hour. Exit code 4 when
-    rows differ.
+    rows differ, 1 when it was stopped, 6 when a database or the stream is away or does not let it compare.
 
     \b
     Example:

@@ -190,6 +190,25 @@ def test_a_stream_whose_slot_is_dropped_ends_and_nothing_makes_a_new_one(shop: S
         assert slots == []
 
 
+def test_a_publication_that_is_dropped_ends_the_stream_and_is_named(shop: Shop, connect: Connect) -> None:
+    with admin(shop.config.source_dsn) as source:
+
+        def stream_without_publication() -> None:
+            with shop.running():
+                wait_for_stream(shop)
+                shop.settle()
+                source.execute(f"DROP PUBLICATION {shop.config.publication}".encode())
+                source.execute("UPDATE catalog_product SET price = price + 1")
+                until(lambda: status(shop).phase is Phase.FAILED, timeout=30.0)
+
+        with pytest.raises(StreamError, match=f"publication {shop.config.publication} .* CREATE PUBLICATION"):
+            stream_without_publication()
+    found = connect.status(shop.config.slot)
+    assert found is not None
+    if found.fault:  # else Debezium is at its next attempt
+        assert f'publication "{shop.config.publication}" does not exist' in found.fault
+
+
 def test_a_killed_connect_worker_is_told_and_waited_for(
     make_database: Callable[[], str], postgres: EmbeddedPostgres, role: str, kafka: KafkaLab, tmp_path: Path
 ) -> None:

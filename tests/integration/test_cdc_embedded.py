@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from cdc.changes import Lsn
+from cdc.meter import Phase
+from cdc.pipeline import StreamError
 from cdc.sources.slot import slot_state
+from cdc.status import CdcStatus, read_status
 from tests.cdc_shop import Shop, Writer, admin, make_shop, until
 from tests.debezium_lab import QUICK_JAVA, engine_role, over_tcp
 from tests.integration.test_cdc_stream import assert_equal, wait_for_stream
@@ -30,6 +33,12 @@ def shop(make_database: Callable[[], str], postgres: EmbeddedPostgres) -> Iterat
     with engine_role(postgres) as role:
         dsn = over_tcp(postgres, source, role)
         yield Shop(replace(made.config, source_dsn=dsn, embedded=True))
+
+
+def status(shop: Shop) -> CdcStatus:
+    found = read_status(shop.config.target_dsn, stream=shop.config.slot)
+    assert found is not None
+    return found
 
 
 def engines() -> list[int]:
@@ -79,3 +88,19 @@ def test_a_busy_shop_arrives_equal_through_a_killed_engine_and_a_restart(shop: S
     assert confirmed.confirmed is not None
     assert stored is not None
     assert Lsn.parse(stored[1]) < confirmed.confirmed <= Lsn.parse(stored[0])
+
+
+def test_a_publication_that_is_dropped_ends_the_stream_and_is_named(shop: Shop) -> None:
+    with admin(shop.config.source_dsn) as source:
+
+        def stream_without_publication() -> None:
+            with shop.running():
+                wait_for_stream(shop)
+                shop.settle(timeout=60)
+                source.execute(f"DROP PUBLICATION {shop.config.publication}".encode())
+                source.execute("UPDATE catalog_product SET price = price + 1")
+                until(lambda: status(shop).phase is Phase.FAILED, timeout=60)
+
+        with pytest.raises(StreamError, match=f"publication {shop.config.publication} .* CREATE PUBLICATION"):
+            stream_without_publication()
+    assert engines() == []

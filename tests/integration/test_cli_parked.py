@@ -40,8 +40,7 @@ class Desk:
     def json(self, *arguments: str, code: int = 0) -> Any:
         done = self.run(*arguments, "--json")
         assert done.returncode == code, done.stderr
-        found, _ = json.JSONDecoder().raw_decode(done.stdout)  # a refusal's own object may follow
-        return found
+        return json.loads(done.stdout)
 
     def background(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = self.stack.enter_context((self.directory / f"{name}.log").open("ab"))

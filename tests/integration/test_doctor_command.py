@@ -79,7 +79,7 @@ def test_json_has_every_part_of_a_finding(
     with psycopg.connect(source) as connection:
         connection.execute("ALTER TABLE product SET UNLOGGED")
     assert _doctor("--json") == 4
-    body, _ = json.JSONDecoder().raw_decode(capsys.readouterr().out)
+    body = json.loads(capsys.readouterr().out)
     (finding,) = body["findings"]
     assert (body["blockers"], body["warnings"], body["not_checked"]) == (1, 0, 0)
     assert (finding["id"], finding["severity"]) == ("source-unlogged", "error")
