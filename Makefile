@@ -82,7 +82,7 @@ docs: setup ## Write the generated pages of docs/reference anew
 bench: bench-proxy bench-cdc ## Measure proxy and change stream against named peers, alone on this machine, and write the results
 	@$(BIN)/python -m benchmarks.parity --output benchmarks/parity.json
 
-chaos: setup ## Kill, cut, freeze and mislead the change stream in 500 seeded runs (SEEDS=n: so many; SEED=n: only this one)
+chaos: setup ## Kill, cut, freeze and mislead the change stream in 500 seeded runs, one in five through Kafka (SEEDS=n: so many; SEED=n: only this one)
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),500))
 
 fuzz: setup ## Fuzz what clients may send for five minutes; findings are written as crash-*

@@ -1,6 +1,7 @@
 """Seeded runs of the change stream under faults: `python -m tests.chaos [--seeds N] [--from SEED] [--workers N]`.
 
-`python -m tests.chaos --seed N` repeats one. Every worker has servers of its own. Exit codes: 0 every run ended as it
+`python -m tests.chaos --seed N` repeats one. Every worker has servers of its own. Every fifth seed goes
+through Kafka. Exit codes: 0 every run ended as it
 must, 1 at least one did not, 2 wrong usage. `make chaos` is this with 500 seeds.
 """
 
@@ -10,9 +11,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.kafka_scenario import KafkaScenario
 from tests.chaos.pair import can_mount
-from tests.chaos.scenario import Fault, scenario
+from tests.chaos.plan import plan
+from tests.chaos.scenario import Fault
 from tests.chaos.survey import survey
+from tests.kafka_lab import JARS
+from workshop.kafka import KafkaError, jars
+
+
+def without_kafka() -> str:
+    """Why Kafka cannot be had here, empty when it can; its jars are there then, once for all workers."""
+    try:
+        jars(JARS)
+    except KafkaError as error:
+        return str(error)
+    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,11 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = list(range(chosen.first, chosen.first + chosen.seeds))
     with tempfile.TemporaryDirectory(prefix="chaos-probe-") as directory:
         if not can_mount(Path(directory)):
-            left_out = [seed for seed in seeds if scenario(seed).fault is Fault.FULL_DISK]
+            left_out = [seed for seed in seeds if plan(seed).fault is Fault.FULL_DISK]
             seeds = [seed for seed in seeds if seed not in left_out]
             print(
                 f"left out: {len(left_out)} seeds with a full disk, which need the right to mount a small one"
             )
+    if chosen.seed is None and (missing := without_kafka()):
+        left_out = [seed for seed in seeds if isinstance(plan(seed), KafkaScenario)]
+        seeds = [seed for seed in seeds if seed not in left_out]
+        print(f"left out: {len(left_out)} seeds through Kafka: {missing}")
     return survey(seeds, workers=chosen.workers)
 
 

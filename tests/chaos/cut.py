@@ -1,8 +1,9 @@
-"""A TCP relay in front of a server's Unix socket that can be cut in the three ways a network fails.
+"""A TCP relay in front of a server's socket that can be cut in the three ways a network fails.
 
 close: both ends see an orderly end. reset: both see RST. silence: nothing comes through and nobody is told, new
 connections included; `heal` lets what waited go on, `heal(forget=True)` resets it, as a firewall does that has lost its
-table. The far end is a Unix socket, which the server trusts: no passwords. `lead_to` sends later connections elsewhere.
+table. Where the far end is PostgreSQL's Unix socket the server trusts it: no passwords. `lead_to` sends later
+connections elsewhere.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ _AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends 
 class Cut:
     """The relay, in a thread of its own while the `with` block runs."""
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Path | int) -> None:
+        """`server`: a Unix socket, or a port of this machine."""
         self._server = server
         self._loop = asyncio.new_event_loop()
         self._passes = asyncio.Event()
@@ -34,8 +36,8 @@ class Cut:
         """The URL of a database behind the relay."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{dbname}?sslmode=disable&gssencmode=disable"
 
-    def lead_to(self, server: Path) -> None:
-        """Later connections go to the server on this Unix socket."""
+    def lead_to(self, server: Path | int) -> None:
+        """Later connections go to the server there."""
         self._server = server
 
     def close(self) -> None:
@@ -105,7 +107,7 @@ class Cut:
         self._writers.add(writer)
         try:
             await self._passes.wait()
-            far_reader, far_writer = await asyncio.open_unix_connection(str(self._server))
+            far_reader, far_writer = await self._reach()
         except OSError:  # the server is down: the client sees its connection end
             self._writers.discard(writer)
             writer.transport.abort()
@@ -119,6 +121,11 @@ class Cut:
             self._writers -= {writer, far_writer}
             for each in (writer, far_writer):
                 each.transport.abort()
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._server, int):
+            return await asyncio.open_connection("127.0.0.1", self._server)
+        return await asyncio.open_unix_connection(str(self._server))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # either end may go at any moment; that is what this is for

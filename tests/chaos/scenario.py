@@ -1,6 +1,6 @@
 """What happens in one seeded run: which fault, at which step, how it is meant to end. Pure.
 
-    scenario(seed) ──► Scenario ──► run_seed.py does it to real processes
+    plan(seed) ──► Scenario ──► run_seed.py does it to real processes
     expect(fault, stored=...) ──► must the stream heal, must it stop, or may it do either
 
 The first seeds go once round every legal pair of fault and step; only later ones throw dice. A seed repeats the plan of
@@ -114,10 +114,10 @@ class Scenario:
         return f"seed {self.seed}: {self.fault} at {self.step}{dead}"
 
 
-def scenario(seed: int) -> Scenario:
-    """The plan of run `seed`."""
+def scenario(seed: int, number: int) -> Scenario:
+    """The plan of run `seed`, the `number`th from a slot."""
     dice = random.Random(seed)
-    fault, step = PAIRS[seed] if seed < len(PAIRS) else dice.choice(PAIRS)
+    fault, step = PAIRS[number] if number < len(PAIRS) else dice.choice(PAIRS)
     return Scenario(
         seed=seed,
         fault=fault,

@@ -9,25 +9,40 @@ from pathlib import Path
 
 import psycopg
 
+from cdc.connect import KafkaSettings
 from tests.cdc_shop import MAPPING, Writer
 from tests.chaos.pair import Pair
 
 
 class StreamProcess:
-    """`python -m cdc` over the relays. What it says is kept over restarts."""
+    """`python -m cdc` over the relays, or through Kafka. What it says is kept over restarts."""
 
-    def __init__(self, pair: Pair, *, database: str, slot: str, publication: str, directory: Path) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        database: str,
+        slot: str,
+        publication: str,
+        directory: Path,
+        kafka: KafkaSettings | None = None,
+    ) -> None:
         mapping = directory / "mapping.yaml"
         mapping.write_text(MAPPING)
         self._command = [
             *(sys.executable, "-m", "cdc", str(mapping)),
             *("--slot", slot, "--publication", publication),
         ]
+        if kafka is not None:
+            program = "tests.chaos.run_kafka_stream"
+            self._command = [sys.executable, "-m", program, str(mapping), slot, publication]
         self._environment = {
             **os.environ,
             "CDC_SOURCE_DSN": pair.source_cut.dsn(database),
             "CDC_TARGET_DSN": pair.target_cut.dsn(database),
         }
+        if kafka is not None:
+            self._environment |= {"KAFKA_BOOTSTRAP": kafka.bootstrap, "KAFKA_CONNECT": kafka.connect}
         self._log = directory / "stream.log"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -6,16 +6,21 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import ExitStack
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 
+from tests.chaos.kafka_scenario import KafkaScenario
+from tests.chaos.kafka_side import KafkaSide
+from tests.chaos.one_stream import Outcome
 from tests.chaos.pair import Pair
-from tests.chaos.run_seed import Outcome, run_seed
-from tests.chaos.scenario import scenario
+from tests.chaos.plan import plan
+from tests.chaos.run_kafka_seed import run_kafka_seed
+from tests.chaos.run_seed import run_seed
 
-Report = Outcome | tuple[int, str]
-"""How a run ended, or the seed and what went wrong."""
+Report = tuple[int, Outcome | str]
+"""The seed, and how it ended or what went wrong."""
 
 
 def work(seeds: list[int], reports: "Queue[Report]") -> None:
@@ -23,11 +28,20 @@ def work(seeds: list[int], reports: "Queue[Report]") -> None:
     with tempfile.TemporaryDirectory(prefix="chaos-servers-") as directory:
         remaining = list(seeds)
         while remaining:
-            with Pair(Path(directory) / str(len(remaining))) as pair:
+            home = Path(directory) / str(len(remaining))
+            with ExitStack() as exits:
+                pair = exits.enter_context(Pair(home))
+                side: KafkaSide | None = None
                 while remaining:
                     seed = remaining.pop(0)
                     try:
-                        reports.put(run_seed(scenario(seed), pair))
+                        planned = plan(seed)
+                        if isinstance(planned, KafkaScenario):
+                            side = side or exits.enter_context(KafkaSide(home))
+                            outcome = run_kafka_seed(planned, pair, side)
+                        else:
+                            outcome = run_seed(planned, pair)
+                        reports.put((seed, outcome))
                     except Exception:
                         reports.put((seed, traceback.format_exc()))
                         break  # with servers that nobody has touched
@@ -45,15 +59,15 @@ def survey(seeds: list[int], *, workers: int) -> int:
     endings: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     for done in range(1, len(seeds) + 1):
-        report = _next(reports, processes)
+        seed, report = _next(reports, processes)
+        planned = plan(seed)
         if isinstance(report, Outcome):
             endings[str(report.ending)] += 1
-            faults[str(report.scenario.fault)] += 1
-            said = f"{report.scenario}: {report.ending}, {report.rows} rows, {report.seconds:.1f} s"
+            faults[f"{planned.fault}{' through kafka' * isinstance(planned, KafkaScenario)}"] += 1
+            said = f"{planned}: {report.ending}, {report.rows} rows, {report.seconds:.1f} s"
         else:
-            seed, trace = report
             failed.append(seed)
-            said = f"{scenario(seed)}: FAILED; repeat it: python -m tests.chaos --seed {seed}\n{trace}"
+            said = f"{planned}: FAILED; repeat it: python -m tests.chaos --seed {seed}\n{report}"
         rate = done / (time.monotonic() - began)
         left = (len(seeds) - done) / rate
         print(
