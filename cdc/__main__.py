@@ -15,6 +15,7 @@ from threading import Event
 import psycopg
 
 from cdc.decode.pgoutput import DecodeError
+from cdc.garbage import rows_left_alone
 from cdc.mapping import parse_mapping
 from cdc.parked import OnRefused
 from cdc.pipeline import StreamConfig, StreamError, run
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             on_refused=OnRefused.STOP if chosen.park is None else OnRefused.PARK,
             max_parked=chosen.park or 1,
         )
-        run(config, stop)
+        with rows_left_alone():
+            run(config, stop)
     except InvalidFileError as error:
         print(error, file=sys.stderr)
         return 3

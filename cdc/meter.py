@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
 from threading import Lock
@@ -141,8 +141,12 @@ class Meter:
         with self._lock:
             counts = list(self._facts.latencies)
             ended = [transaction for transaction in transactions if not transaction.more]
+            place, first, behind = 0, now, now
             for transaction in ended:
-                counts[bucket((now - transaction.commit_time) / _MILLISECOND)] += 1
+                if not first <= transaction.commit_time < behind:
+                    place = bucket((now - transaction.commit_time) / _MILLISECOND)
+                    first, behind = _commits_in(place, now)  # neighbours mostly share it
+                counts[place] += 1
             self._facts = replace(
                 self._facts,
                 position=ended[-1].position if ended else self._facts.position,
@@ -176,6 +180,14 @@ def bucket(milliseconds: float) -> int:
     bucket.
     """
     return bisect_left(LATENCY_BOUNDS_MS, milliseconds)
+
+
+def _commits_in(place: int, now: datetime) -> tuple[datetime, datetime]:
+    """Commit times from the first to before the second are counted in bucket `place` at `now`."""
+    bounds = LATENCY_BOUNDS_MS
+    first = now - bounds[place] * _MILLISECOND if place < len(bounds) else datetime.min.replace(tzinfo=UTC)
+    behind = now - bounds[place - 1] * _MILLISECOND if place else datetime.max.replace(tzinfo=UTC)
+    return first, behind
 
 
 def quantile(latencies: Sequence[int], share: float) -> float | None:

@@ -18,6 +18,8 @@ from cdc.changes import Event, Lsn, Transaction
 from cdc.seams import Source
 
 _WAIT = 0.1  # seconds
+_BACKLOG = 1_000  # changes that wait; nobody waits then for the next one,
+_LET_COME = 0.001  # seconds  so it may come together with others: each wake-up costs both sides
 _ORDINARY_CHANGE = 2_048  # bytes of log, at most
 
 
@@ -39,7 +41,7 @@ class ReadAhead:
         self._source = source
         self._max_changes = max_changes
         self._news = Condition()
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[int, Event]] = deque()  # with their sizes
         self._waiting = 0
         self._error: BaseException | None = None
         self._ended = StopEvent()
@@ -67,14 +69,18 @@ class ReadAhead:
                 self._news.wait(timeout)
             taken: list[Event] = []
             size = 0
+            within = False
             while self._events and size < limit:
-                event = self._events[0]
+                weight, event = self._events[0]
                 if upto is not None and event.position > upto:
                     return self._give(taken, size, beyond=True)
-                if taken and _goes_on(event) and not _goes_on(taken[-1]):
+                goes_on = isinstance(event, Transaction) and event.more
+                if goes_on and taken and not within:
                     break
-                taken.append(self._events.popleft())
-                size += _size(event)
+                self._events.popleft()
+                taken.append(event)
+                size += weight
+                within = goes_on
             if not taken and self._error is not None:
                 raise self._error
             return self._give(taken, size, beyond=False)
@@ -82,8 +88,9 @@ class ReadAhead:
     def put_back(self, taken: Taken) -> None:
         """`taken` was the last that was taken, and is taken again by the next call."""
         with self._news:
-            self._events.extendleft(reversed(taken.events))
-            self._waiting += sum(_size(event) for event in taken.events)
+            sized = [(_size(event), event) for event in taken.events]
+            self._events.extendleft(reversed(sized))
+            self._waiting += sum([size for size, _ in sized])
 
     def waiting(self) -> int:
         """About how many changes wait."""
@@ -102,14 +109,20 @@ class ReadAhead:
                     continue
                 events = self._source.read(_WAIT)
                 if events:
-                    with self._news:
-                        self._events.extend(events)
-                        self._waiting += sum(_size(event) for event in events)
-                        self._news.notify_all()
+                    self._add([(_size(event), event) for event in events])
+                    if self._waiting >= _BACKLOG:
+                        self._ended.wait(_LET_COME)
         except BaseException as error:
             with self._news:
                 self._error = error
                 self._news.notify_all()
+
+    def _add(self, sized: list[tuple[int, Event]]) -> None:
+        weight = sum([size for size, _ in sized])
+        with self._news:
+            self._events.extend(sized)
+            self._waiting += weight
+            self._news.notify_all()
 
     def _full(self) -> bool:
         with self._news:
@@ -117,10 +130,6 @@ class ReadAhead:
                 return False
             self._news.wait(_WAIT)
             return self._waiting >= self._max_changes
-
-
-def _goes_on(event: Event) -> bool:
-    return isinstance(event, Transaction) and event.more
 
 
 def _size(event: Event) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Self
 import structlog
 
 from cdc.changes import Lsn, Transaction
+from cdc.garbage import rows_left_alone
 from cdc.pipeline import StreamConfig, run
 from cdc.sources.slot import SlotSource
 
@@ -81,7 +82,8 @@ def _stream(config: StreamConfig, pipe: Connection) -> None:
         stop.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    run(config, stop)
+    with rows_left_alone():  # as the commands that run a stream do
+        run(config, stop)
 
 
 def read_alone(config: StreamConfig, *, after: Lsn, upto: Lsn) -> float:

@@ -37,6 +37,8 @@ _SECONDS_1970_TO_2000 = 946_684_800
 _FEEDBACK_EVERY = 0.25  # seconds, when there is news
 _SIGN_OF_LIFE_EVERY = 1.0  # seconds; the server drops us after its wal_sender_timeout
 _ASK_AFTER = 10.0  # seconds of silence until we ask the server for a sign of life
+_EVENTS_AT_ONCE = 1_000
+_LOOKS_AGAIN = 16  # times that a call asks, without waiting, whether more has arrived
 _DEAD_AFTER = 30.0  # seconds of silence until we give the connection up
 
 
@@ -261,6 +263,7 @@ class SlotSource:
         pgconn = self._pgconn()
         events: list[Event] = []
         deadline = time.monotonic() + timeout
+        more = _LOOKS_AGAIN
         while True:
             done = drain(pgconn.get_copy_data, self._assembler, events)
             now = time.monotonic()
@@ -274,6 +277,12 @@ class SlotSource:
                 continue
             self._keep_in_touch(now)
             if events or not done.empty or now >= deadline:
+                if done.empty and more and len(events) < _EVENTS_AT_ONCE:
+                    more -= (
+                        1  # what came while this was decoded goes along: each call costs the caller something
+                    )
+                    pgconn.consume_input()
+                    continue
                 return events
             wait = min(deadline - now, _FEEDBACK_EVERY)
             if select.select([pgconn.socket], [], [], wait)[0]:

@@ -12,6 +12,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cdc.garbage import rows_left_alone
 from cdc.meter import SnapshotProgress
 from cdc.pipeline import StreamError
 from cdc.pipeline import run as run_stream
@@ -98,6 +99,7 @@ def run(*, session: Session, now: bool) -> None:
             with (
                 ProxyAdmin(session.plan.proxy_admin, token=token) as admin,
                 cache_notices(admin) as changed,
+                rows_left_alone(),
             ):
                 run_stream(config, stop, on_progress=progress, on_applied=changed)
         except (StreamError, TargetNotEmptyError) as error:

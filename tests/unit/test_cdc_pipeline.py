@@ -4,6 +4,8 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdc.changes import Event, Lsn, Transaction, Watermark
 from cdc.meter import LATENCY_BOUNDS_MS, Meter, SnapshotProgress, TableProgress, bucket, quantile
@@ -12,6 +14,18 @@ from cdc.readahead import ReadAhead
 from cdc.sources.slot import SlotState
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@given(st.lists(st.integers(-5_000, 70_000_000), max_size=40))
+def test_each_transaction_is_counted_in_the_bucket_of_its_latency(microseconds: list[int]) -> None:
+    meter = Meter()
+    now = MOMENT + timedelta(days=1)
+    commits = [now - timedelta(microseconds=each) for each in microseconds]
+    meter.applied([Transaction(Lsn(9), commit, 1, ()) for commit in commits], now)
+    counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    for each in microseconds:
+        counts[bucket(each / 1_000)] += 1
+    assert list(meter.facts(0.0).latencies) == counts
 
 
 def slot(
