@@ -9,6 +9,11 @@ changes nothing; a transaction is given away when its END is there and nothing i
 A transaction that is given in pieces bears, until its last, the position just behind the commit before it: greater
 than any stored position that lacks it (a stored position is always that of an END).
 
+A connector whose send of one record failed may have sent later ones before it noticed. Connect keeps no place behind a
+record that did not arrive, so once the connector works again it repeats everything from there. After a gap, therefore,
+only the transaction that lacks something is listened to, until it is whole; those behind it come again after it.
+Whether that ever happens is for the source to judge: each END meanwhile is told as GapError.
+
 Rows of snapshots belong to no transaction; they go with the next one that is given away. When a commit comes that the
 target has already, those before it went with it or are older than what followed, and are dropped: Debezium, when it
 repeats the commit, reads and writes their chunk anew after it.
@@ -26,7 +31,9 @@ START = Lsn(0)
 
 
 class GapError(Exception):
-    """Records of a transaction are missing from the topic: what it changed cannot be known."""
+    """Records of a transaction have not come: until they do, what it changed cannot be known. The assembly may be fed
+    on.
+    """
 
 
 @dataclass(slots=True)
@@ -37,6 +44,8 @@ class _Open:
     given: int = 0
     records: dict[int, Record] = field(default_factory=dict)
     highest: Lsn = START
+    behind: Lsn = START
+    """The latest commit that was before it."""
 
     def ready(self) -> int:
         """How many records from `given` on are there without a gap."""
@@ -53,6 +62,8 @@ class Assembly:
         self._after = after
         self._piece = piece_changes
         self._open: dict[int, _Open] = {}
+        self._awaited: int | None = None  # the transaction that lacks records; others come again after it
+        self._lacks = ""
         self._loose: list[Change] = []  # rows of snapshots, which belong to no transaction
 
     @property
@@ -76,17 +87,22 @@ class Assembly:
                 pass
 
     def _place(self, record: Record) -> Iterator[Transaction]:
+        if self._awaited not in (None, record.xid):
+            return
         transaction = self._open.get(record.xid)
         if transaction is None:
             transaction = self._open[record.xid] = _Open(record.xid)
         if record.order > transaction.given:
             transaction.records[record.order] = record
             transaction.highest = max(transaction.highest, record.position)
+            transaction.behind = max(transaction.behind, record.after or START)
         if (
             len(transaction.records) >= self._piece
             and record.after is not None
             and record.after >= self._after
             and transaction.ready() >= self._piece
+            # else one before it lacks its END, and this one must not be begun
+            and all(other is transaction or other.highest <= self._after for other in self._open.values())
         ):
             yield self._cut(transaction, position=Lsn(record.after + 1), time=record.commit_time, more=True)
 
@@ -95,28 +111,41 @@ class Assembly:
         if record.position <= self._after:
             self._loose.clear()
             return  # contained, or a repetition
-        self._nothing_lost(record)
+        if self._awaited not in (None, record.xid):
+            raise GapError(self._lacks)
         transaction = transaction or _Open(record.xid)
+        self._nothing_lost(record)
         there = transaction.given + transaction.ready()
         if there != record.count:
-            raise GapError(
-                f"transaction {record.xid}, which ends at {record.position}, has {record.count} records, but the "
-                f"topic holds only {there} of them in a row"
+            raise self._gap(
+                transaction,
+                f"which ends at {record.position}, has {record.count} records, but the topic holds only {there} of "
+                "them in a row",
             )
+        self._awaited = None
         self._after = record.position
         whole = transaction.given == 0
         last = self._cut(transaction, position=record.position, time=record.commit_time, more=False)
         yield last if last.changes or last.messages or not whole else Watermark(record.position)
 
     def _nothing_lost(self, record: Record) -> None:
-        """Transactions come in commit order: one that began before this END and has none of its own never gets one."""
+        """Transactions come in commit order: one that began before this END and has none of its own lacks it."""
         for other in list(self._open.values()):
+            if other.behind >= record.position:
+                continue  # it follows this one, whose END is a repetition of one that did not arrive
             if other.highest > self._after:
-                raise GapError(
-                    f"transaction {other.xid} with a record at {other.highest} was never finished, and one that "
-                    f"committed after it, at {record.position}, has come"
+                raise self._gap(
+                    other,
+                    f"with a record at {other.highest}, was never finished, and one that committed after it, at "
+                    f"{record.position}, has come",
                 )
             del self._open[other.xid]  # of a connector that is gone; a snapshot has contained it since
+
+    def _gap(self, transaction: _Open, why: str) -> GapError:
+        self._awaited = transaction.xid
+        self._open = {transaction.xid: transaction}
+        self._lacks = f"transaction {transaction.xid}, {why}"
+        return GapError(self._lacks)
 
     def _cut(self, transaction: _Open, *, position: Lsn, time: datetime, more: bool) -> Transaction:
         changes, self._loose = self._loose, []

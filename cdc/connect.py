@@ -24,7 +24,8 @@ from cdc.seams import AwayError, StreamError
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
 _CLASS: Final = "io.debezium.connector.postgresql.PostgresConnector"
 _SECONDS = 15.0
-_LARGEST = 32 * 1024 * 1024  # bytes of a record: a row before and after the change, as JSON
+LARGEST_RECORD: Final = 32 * 1024 * 1024
+"""Bytes of a record, a row before and after the change as JSON, unless told; Kafka's own default is a megabyte."""
 
 
 class ConnectError(StreamError):
@@ -78,12 +79,15 @@ class ConnectorStatus:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """Where a stream's changes travel. `topic` has one partition for each of `partitions` (one: commit order)."""
+    """Where a stream's changes travel. `topic` has one partition for each of `partitions` (one: commit order).
+    `max_record`: bytes of the largest record that the connector sends.
+    """
 
     bootstrap: str
     connect: str
     topic: str
     partitions: int = 1
+    max_record: int = LARGEST_RECORD
 
 
 def connector_config(
@@ -94,6 +98,7 @@ def connector_config(
     keys: Mapping[TableName, tuple[str, ...]],
     topic: str,
     partitions: int = 1,
+    max_record: int = LARGEST_RECORD,
     local_only: bool = False,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -156,9 +161,9 @@ def connector_config(
         "topic.creation.default.partitions": str(partitions),
         "topic.creation.default.cleanup.policy": "delete",
         # by default a row of a megabyte would fail the task
-        "topic.creation.default.max.message.bytes": str(_LARGEST),
-        "producer.override.max.request.size": str(_LARGEST),
-        "producer.override.buffer.memory": str(2 * _LARGEST),
+        "topic.creation.default.max.message.bytes": str(max_record),
+        "producer.override.max.request.size": str(max_record),
+        "producer.override.buffer.memory": str(2 * max_record),
         **({"slot.stream.params": "origin=none"} if local_only else {}),
         **(more or {}),
     }

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from cdc.connect import ConnectorStatus, State, TaskStatus
+from cdc.connector_faults import remedy
 
 BACK_OFF: Final = (0.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between an attempt and the next; the last one repeats."""
@@ -142,7 +143,10 @@ def _words(status: ConnectorStatus) -> str:
 
 
 def _part(name: str, part: TaskStatus) -> str:
-    return f"{name} is {part.state.value}" + (f": {_shortened(part.fault)}" if part.fault else "")
+    if not part.fault:
+        return f"{name} is {part.state.value}"
+    told = remedy(part.fault)
+    return f"{name} is {part.state.value}: {_shortened(part.fault)}" + (f"; {told}" if told else "")
 
 
 def _shortened(text: str) -> str:

@@ -463,6 +463,7 @@ def connector(config: StreamConfig, kafka: KafkaSettings) -> dict[str, str]:
         keys={table.source: tuple(part.source for part in table.key) for table in config.mapping.tables},
         topic=kafka.topic,
         partitions=kafka.partitions,
+        max_record=kafka.max_record,
         local_only=config.local_only,
     )
 

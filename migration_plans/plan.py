@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from cdc.connect import LARGEST_RECORD
 from cdc.mapping import Mapping as TableMappings
 from cdc.mapping import parse_mapping
 from cdc.parked import OnRefused
@@ -55,11 +56,14 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class KafkaNames:
-    """Where changes travel when Debezium carries them: the variables that hold the addresses, and the topic."""
+    """Where changes travel when Debezium carries them: the variables that hold the addresses, the topic, the bytes of
+    the largest record.
+    """
 
     bootstrap_env: str
     connect_env: str
     topic: str
+    max_record: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,11 @@ class _Kafka(_Strict):
     )
     connect_env: Variable = Field("STRANGLER_CONNECT", description="variable with the URL of Kafka Connect")
     topic: Topic | None = Field(None, description="topic of the stream's own; the slot's name unless said")
+    max_record_bytes: Annotated[int, Field(ge=1_048_576, le=1_073_741_823)] = Field(
+        LARGEST_RECORD,
+        description="largest record: a row before and after the change, as JSON. A topic that exists keeps its own "
+        "max.message.bytes",
+    )
 
 
 class _Stream(_Strict):
@@ -471,7 +480,9 @@ def _mapping_problems(data: Mapping[str, Any], places: Places) -> list[Problem]:
 
 def _stream(parsed: _Stream) -> Stream:
     names = parsed.kafka
-    kafka = KafkaNames(names.bootstrap_env, names.connect_env, names.topic or parsed.slot)
+    kafka = KafkaNames(
+        names.bootstrap_env, names.connect_env, names.topic or parsed.slot, names.max_record_bytes
+    )
     return Stream(
         slot=parsed.slot,
         publication=parsed.publication,

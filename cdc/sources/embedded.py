@@ -123,10 +123,13 @@ class EmbeddedSource:
                 record = self._decode(key or None, value or None, _headers(headers))
                 for event in self._assembly.feed(record):
                     self._give(event, int(number), events)
-            except (DebeziumError, GapError) as error:
+            except GapError as error:
+                # the engine begins anew at what the slot has confirmed, before the gap
+                raise AwayError(f"Debezium, slot {self._properties['slot.name']}: {error}") from error
+            except DebeziumError as error:
                 raise StreamError(
-                    f"Debezium, slot {self._properties['slot.name']}: {error}; then tear the stream down and prepare "
-                    "it again, the snapshot copies everything anew"
+                    f"Debezium, slot {self._properties['slot.name']}: {error}; what was stored stays, and with a "
+                    "mapping that leaves it out the stream goes on where it stopped"
                 ) from error
         return events
 

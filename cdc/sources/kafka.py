@@ -8,6 +8,9 @@ repeats records and loses none. With it stands the position it belongs to: where
 from a backup), or the group's offset has expired, the topic is read from its first record, and what the target has is
 left out. A topic that has lost its beginning serves only whom the first commit it still holds is no news to.
 
+A gap in a transaction is waited out: a connector that could not send a record fails, and when it works again it sends
+everything from there anew (`cdc.assembly`). One that goes on without doing so has lost it for good.
+
 The partition is assigned, not subscribed to: the stream's lock in the target keeps a second reader out, and a killed
 one need not be waited for. kafka-python reconnects by itself; a broker that stays away shows as silence.
 """
@@ -26,13 +29,14 @@ from cdc.assembly import Assembly, GapError
 from cdc.changes import Event, Lsn, TableName, Watermark
 from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsError
 from cdc.decode.debezium_values import DebeziumError
-from cdc.seams import AwayError, StreamError
+from cdc.seams import BEGIN_ANEW, AwayError, StreamError
 
 _RECORDS_A_READ = 5_000
 _BYTES_A_FETCH = 8_000_000
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
 _RECONNECT_MS = 1_000  # longest pause between two tries to reach a broker; kafka-python's own default is 30 s
+_REPEATED_WITHIN = 30_000  # milliseconds a connector may go on after a record that it could not send
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
 
 ReadTables = Callable[[], Mapping[TableName, Table]]
@@ -75,6 +79,9 @@ class KafkaSource:
             None  # why changes may be missing before the first commit that will be read
         )
         self._committed_at = 0.0
+        self._lacking_since: int | None = (
+            None  # time of the record that showed a gap, milliseconds since 1970
+        )
 
     def start(self, after: Lsn) -> None:
         """Begin at the committed offset where `after` contains what lies before it, or with the first record. Raises
@@ -105,6 +112,7 @@ class KafkaSource:
         self._decoder = Decoder(self._read_tables())
         self._looked_at = time.monotonic()
         self._assembly = Assembly(after)
+        self._lacking_since = None
         self._unproven = f"its first record is number {first}" if offset is None and first > 0 else None
         with self._guard:
             self._confirmed = after
@@ -132,13 +140,16 @@ class KafkaSource:
                     self._prove(record)
                 for event in self._assembly.feed(record):
                     events.append(event)
+                    self._lacking_since = None
                     if isinstance(event, Watermark) or not event.more:
                         with self._guard:
                             self._ends.append((event.position, message.offset + 1))
-            except (DebeziumError, GapError) as error:
+            except GapError as error:
+                self._await_again(error, message.offset, message.timestamp)
+            except DebeziumError as error:
                 raise StreamError(
-                    f"topic {self._partition.topic}, record {message.offset}: {error}; tear the stream down and "
-                    "prepare it again, the snapshot then copies everything anew"
+                    f"topic {self._partition.topic}, record {message.offset}: {error}; what was stored stays, and with "
+                    "a mapping that leaves it out the stream goes on at this record"
                 ) from error
         return events
 
@@ -185,6 +196,25 @@ class KafkaSource:
         why, self._unproven = self._unproven, None
         if end.position > self._confirmed:
             raise self._cut_off(f"{why}, and its first commit, at {end.position}, is not in the target")
+
+    def _await_again(self, gap: GapError, offset: int, now: int) -> None:
+        """A connector that failed to send a record sends it again, with all that follows, once it works: in the topic
+        that is before anything newer. `now`: when the record at `offset` was written.
+        """
+        if self._lacking_since is None:
+            self._lacking_since = now
+            structlog.get_logger().warning(
+                "records_missing",
+                stream=self._group,
+                offset=offset,
+                reason=str(gap),
+                next="the connector sends them again when it works; `strangler cdc connector status` says how it is",
+            )
+        if now - self._lacking_since > _REPEATED_WITHIN:
+            raise StreamError(
+                f"topic {self._partition.topic}, record {offset}: {gap}, and the connector went on for "
+                f"{(now - self._lacking_since) // 1000} s without sending them again; {BEGIN_ANEW}"
+            ) from gap
 
     def _decode(self, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> Record:
         try:

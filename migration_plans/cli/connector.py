@@ -12,6 +12,7 @@ import click
 import psycopg
 
 from cdc.connect import Connect, ConnectorStatus, KafkaSettings, State, TaskStatus, register
+from cdc.connector_faults import remedy
 from cdc.pipeline import StreamConfig
 from cdc.pipeline import connector as connector_of
 from cdc.seams import AwayError, StreamError
@@ -182,12 +183,19 @@ def _show(status: ConnectorStatus, *, as_json: bool) -> None:
 
 
 def _as_dict(part: TaskStatus) -> dict[str, Any]:
-    return {"state": part.state.value, "worker": part.worker, "fault": part.fault}
+    return {
+        "state": part.state.value, "worker": part.worker, "fault": part.fault, "remedy": remedy(part.fault)
+    }  # fmt: skip
 
 
 def _line(name: str, part: TaskStatus) -> str:
     place = f" on {part.worker}" if part.worker else ""
-    return f"{name}: {part.state.value}{place}" + (f": {part.fault}" if part.fault else "")
+    told = remedy(part.fault)
+    return (
+        f"{name}: {part.state.value}{place}"
+        + (f": {part.fault}" if part.fault else "")
+        + (f"\n  {told}" if told else "")
+    )
 
 
 @contextmanager

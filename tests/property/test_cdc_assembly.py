@@ -140,6 +140,30 @@ def test_a_record_that_never_came_is_noticed(rows: int, data: st.DataObject) -> 
         read(Assembly(Lsn(0)), tuple(records))
 
 
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 8), st.data())
+def test_a_record_that_comes_later_with_all_behind_it_is_as_good(
+    rows: list[int], piece: int, data: st.DataObject
+) -> None:
+    """A connector that could not send a record may send others before it fails, and then sends all from there again."""
+    topic = [record for number, size in enumerate(rows, 1) for record in transaction(number, size)]
+    missing = data.draw(
+        st.sampled_from([place for place, each in enumerate(topic) if each.kind is not Kind.BEGIN])
+    )
+    noticed = data.draw(st.integers(missing, len(topic)))
+    again = data.draw(st.integers(0, missing))
+    written = [*topic[:missing], *topic[missing + 1 : noticed], *topic[again:]]
+    assembly, events, gaps = Assembly(Lsn(0), piece_changes=piece), list[Event](), 0
+    for record in written:
+        try:
+            events += assembly.feed(record)
+        except GapError:
+            gaps += 1
+    assert list(stored(events).items()) == list(expected(tuple(rows)).items())
+    ends = [record.xid for record in topic[missing + 1 : noticed] if record.kind is Kind.END]
+    assert gaps == len(ends)
+    assert assembly.between
+
+
 def test_an_end_that_never_came_is_noticed() -> None:
     with pytest.raises(GapError, match="was never finished"):
         read(Assembly(Lsn(0)), (*transaction(1, 2)[:-1], *transaction(2, 1)))

@@ -1,5 +1,7 @@
 """What is done about a connector: every state that Connect and the source can show."""
 
+import pytest
+
 from cdc.connect import ConnectorStatus, State, TaskStatus
 from cdc.connector_policy import (
     BACK_OFF,
@@ -42,6 +44,24 @@ def acts(seen: ConnectorStatus | None, slot: SlotSeen, *, seconds: int) -> list[
 def test_all_is_well() -> None:
     _, verdict = judge(Watched(), status=status(), slot=OURS, now=0)
     assert verdict == WELL
+
+
+TOO_LARGE = "org.apache.kafka.common.errors.RecordTooLargeException: "
+SENT = "The message is 9 bytes when serialized which is larger than 8, which is the value of the max.request.size"
+TAKEN = "The request included a message larger than the max message size the server will accept."
+FAULTS = {
+    TOO_LARGE + SENT: "stream.kafka.max_record_bytes",
+    TOO_LARGE + TAKEN: "max.message.bytes of the stream's topic",
+    'org.postgresql.util.PSQLException: ERROR: publication "shop" does not exist': "CREATE PUBLICATION",
+    "org.apache.kafka.common.errors.TopicAuthorizationException: Not authorized to access topics: [a]": "the right",
+}
+
+
+@pytest.mark.parametrize(("fault", "told"), FAULTS.items())
+def test_a_fault_that_is_known_comes_with_what_to_do(fault: str, told: str) -> None:
+    _, verdict = judge(Watched(), status=status(State.FAILED, fault=fault), slot=FREE, now=0)
+    assert verdict.fault.startswith("task 0 is failed: org.")
+    assert told in verdict.fault
 
 
 def test_a_failed_task_is_restarted_at_once_then_ever_later() -> None:
