@@ -36,6 +36,13 @@ WORKS: tuple[Work, ...] = (
         Work(name=name, title=f"{title}, straight mapping", unit=unit, peers=(NATIVE,))
         for name, title, unit in _STREAMED
     ),
+    Work(
+        name="start",
+        title="start, one row to catch up (within the rates above)",
+        unit="ms",
+        peers=(NATIVE,),
+        higher=False,
+    ),
     Work(name="p50", title="commit to visible at 2,000 tx/s, p50", unit="ms", peers=(NATIVE,), higher=False),
     Work(name="p99", title="commit to visible at 2,000 tx/s, p99", unit="ms", peers=(NATIVE,), higher=False),
     Work(name="offered", title="rate at which those were committed", unit="tx/s", peers=(NATIVE,)),

@@ -116,12 +116,21 @@ def _read(config: StreamConfig, after: Lsn, upto: Lsn, pipe: Connection) -> None
     pipe.send(rows / seconds)
 
 
-def until(asked: Callable[[], Any], *, what: str, seconds: float = 300.0, alive: Callable[[], bool]) -> None:
-    """Ask every 5 ms until it is so. Raises RuntimeError after `seconds`, or when who works on it has died."""
+def until(
+    asked: Callable[[], Any],
+    *,
+    what: str,
+    seconds: float = 300.0,
+    alive: Callable[[], bool],
+    every: float = 0.005,
+) -> None:
+    """Ask until it is so, again after `every` seconds. Raises RuntimeError after `seconds` in all, or when who works on
+    it has died.
+    """
     deadline = time.monotonic() + seconds
     while not asked():
         if not alive():
             raise RuntimeError(f"the stream ended before {what}; what it said is above")
         if time.monotonic() > deadline:
             raise RuntimeError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.005)
+        time.sleep(every)

@@ -1,7 +1,8 @@
 """Contenders take turns: each fills an empty target, then catches up with each load.
 
 A load is written while nobody reads, then the time runs from the word *go* (connection, start of the stream and all)
-until its last change stands in the target. So a slow writer or its share of the cores is in no figure. The order of the
+until its last change stands in the target. How much of that is the start is shown on a line of its own: the same with
+one row to catch up. So a slow writer or its share of the cores is in no figure. The order of the
 contenders changes from round to round.
 """
 
@@ -12,7 +13,7 @@ from benchmarks.cdc import latency
 from benchmarks.cdc.figures import NATIVE, OURS, PIPE, Measurement
 from benchmarks.cdc.loads import LOADS, Amount
 from benchmarks.cdc.process import Stream, read_alone, until
-from benchmarks.cdc.site import Site
+from benchmarks.cdc.site import PEER_SLOT, Site
 from cdc.changes import Lsn
 from cdc.sources.slot import drop_slot
 from cdc.verify import verify
@@ -45,6 +46,14 @@ def _ours(site: Site, amount: Amount, rows: int) -> Iterator[tuple[str, str, flo
             stream.go()
             until(site.position, what="the snapshot is there", alive=stream.alive)
             yield OURS, "snapshot", rows / (time.perf_counter() - began)
+            site.settle(config.slot, stream.alive)
+        if not shape.suffix:
+            mark = site.mark()
+            with Stream(config) as stream:
+                began = time.perf_counter()
+                stream.go()
+                site.arrived(mark, table=shape.table, column=shape.note, alive=stream.alive)
+                yield OURS, "start", 1_000 * (time.perf_counter() - began)
         for name, load in LOADS.items():
             row = site.position()
             assert row is not None
@@ -58,6 +67,7 @@ def _ours(site: Site, amount: Amount, rows: int) -> Iterator[tuple[str, str, flo
                 stream.go()
                 site.arrived(mark, table=shape.table, column=shape.note, alive=stream.alive)
                 yield OURS, name, count / (time.perf_counter() - began)
+                site.settle(config.slot, stream.alive)
         if not shape.suffix:
             with Stream(config) as stream:
                 stream.go()
@@ -80,6 +90,13 @@ def _native(site: Site, amount: Amount, rows: int) -> Iterator[tuple[str, str, f
     if shape.peer_table != shape.table:
         site.pipe(f"SELECT * FROM {shape.peer_table}", shape.peer_table)  # noqa: S608  (our own names)
     with site.subscription() as subscription:
+        if not shape.suffix:
+            mark = site.mark()
+            began = time.perf_counter()
+            subscription.enable()
+            site.arrived(mark, table=shape.peer_table, column="note", alive=_yes)
+            yield NATIVE, "start", 1_000 * (time.perf_counter() - began)
+            subscription.disable()
         for name, load in LOADS.items():
             count = load(site, amount)
             mark = site.mark()
@@ -87,6 +104,7 @@ def _native(site: Site, amount: Amount, rows: int) -> Iterator[tuple[str, str, f
             subscription.enable()
             site.arrived(mark, table=shape.peer_table, column="note", alive=_yes)
             yield NATIVE, name, count / (time.perf_counter() - began)
+            site.settle(PEER_SLOT, _yes)
             subscription.disable()
         if not shape.suffix:
             subscription.enable()

@@ -32,7 +32,7 @@ SETTINGS = {
     "wal_retrieve_retry_interval": "100ms",  # a subscription that is enabled again waits for it
     "logical_decoding_work_mem": "64MB",
 }
-_PEER_SLOT = "native"
+PEER_SLOT = "native"
 
 
 class Site:
@@ -92,6 +92,25 @@ class Site:
         assert row is not None
         return str(row[0])
 
+    def settle(self, slot: str, alive: Callable[[], bool]) -> None:
+        """Wait until who reads `slot` would not have to read again what has been applied.
+
+        A reader that comes back begins where the last list of running transactions stood in the log, which the server
+        writes every 15 seconds: less than lies between two loads here, so it is written now. Without it the reader of
+        one load would read the load before it as well, and ours all that its own snapshot wrote into the target.
+        """
+        end = self.end_of_log()
+
+        def moved() -> bool:
+            self.source.execute("SELECT pg_log_standby_snapshot()")
+            self.mark()
+            row = self.source.execute(
+                "SELECT restart_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", [end, slot]
+            ).fetchone()
+            return row is not None and bool(row[0])
+
+        until(moved, what=f"slot {slot} has moved on", alive=alive, every=0.1)
+
     def mark(self, mark: str = "") -> str:
         """Write one row that comes after everything before; what was written into it."""
         mark = mark or secrets.token_hex(8)
@@ -108,10 +127,10 @@ class Site:
     @contextmanager
     def subscription(self) -> Iterator["Subscription"]:
         """A native one, disabled, that will read what comes from now on; gone with its slot afterwards."""
-        self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [_PEER_SLOT])
+        self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [PEER_SLOT])
         self.target.execute(
-            f"CREATE SUBSCRIPTION {_PEER_SLOT} CONNECTION '{self.config.source_dsn}'"
-            f" PUBLICATION {self.config.publication} WITH (create_slot = false, slot_name = '{_PEER_SLOT}',"
+            f"CREATE SUBSCRIPTION {PEER_SLOT} CONNECTION '{self.config.source_dsn}'"
+            f" PUBLICATION {self.config.publication} WITH (create_slot = false, slot_name = '{PEER_SLOT}',"
             " copy_data = false, enabled = false)".encode()
         )
         subscription = Subscription(self.target, self.source)
@@ -119,7 +138,7 @@ class Site:
             yield subscription
         finally:
             subscription.disable()
-            self.target.execute(f"DROP SUBSCRIPTION {_PEER_SLOT}")  # its slot goes with it
+            self.target.execute(f"DROP SUBSCRIPTION {PEER_SLOT}")  # its slot goes with it
 
 
 class Subscription:
@@ -130,14 +149,14 @@ class Subscription:
 
     def enable(self) -> None:
         """Its worker is started at once."""
-        self._target.execute(f"ALTER SUBSCRIPTION {_PEER_SLOT} ENABLE")
+        self._target.execute(f"ALTER SUBSCRIPTION {PEER_SLOT} ENABLE")
 
     def disable(self) -> None:
         """Returns when its worker has let go of the slot."""
-        self._target.execute(f"ALTER SUBSCRIPTION {_PEER_SLOT} DISABLE")
+        self._target.execute(f"ALTER SUBSCRIPTION {PEER_SLOT} DISABLE")
         question = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
         until(
-            lambda: self._source.execute(question, [_PEER_SLOT]).fetchone(),
+            lambda: self._source.execute(question, [PEER_SLOT]).fetchone(),
             what="the subscription's worker has ended",
             alive=lambda: True,
         )
