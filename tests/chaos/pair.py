@@ -21,6 +21,7 @@ from psycopg import sql
 
 from tests.cdc_shop import admin, until
 from tests.chaos.cut import Cut
+from tests.chaos.nursery import Nursery
 from workshop.postgres import EmbeddedPostgres
 
 _SMALL_DISK_MB = 48
@@ -91,6 +92,7 @@ class Pair:
         self.target = make_server(directory / "target")
         self.source_cut = Cut(socket_of(self.source))
         self.target_cut = Cut(socket_of(self.target))
+        self.nursery = Nursery()
         self._exits = ExitStack()
         self._disk: Path | None = None
         self._standby: EmbeddedPostgres | None = None
@@ -102,6 +104,7 @@ class Pair:
                 server.start()
             for cut in (self.source_cut, self.target_cut):
                 exits.enter_context(cut)
+            exits.enter_context(self.nursery)
             self._exits = exits.pop_all()
         return self
 

@@ -1,4 +1,5 @@
-"""The change stream through Kafka as a process. Run as a program by test_cdc_kafka_kill.py: MAPPING SLOT PUBLICATION.
+"""The change stream through Kafka as a process. Run as a program by test_cdc_kafka_kill.py (MAPPING SLOT PUBLICATION),
+by nursery.py as a fork.
 
 The databases and the pair stand in CDC_SOURCE_DSN, CDC_TARGET_DSN, KAFKA_BOOTSTRAP and KAFKA_CONNECT.
 """
@@ -32,6 +33,11 @@ def main(mapping: Path, slot: str, publication: str) -> None:
     )
 
 
-if __name__ == "__main__":
+def program(arguments: list[str]) -> None:
+    """`arguments`: MAPPING SLOT PUBLICATION."""
     logs.configure("cdc")
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(arguments[0]), arguments[1], arguments[2])
+
+
+if __name__ == "__main__":
+    program(sys.argv[1:])

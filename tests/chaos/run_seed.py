@@ -103,7 +103,8 @@ class Run(OneStream):
             case Fault.KILL_TARGET:
                 crash(pair.target)
             case Fault.RESTART_SOURCE:
-                pair.source.stop()
+                # in good order it waits for a stream that is held
+                pair.source.stop(timeout=3.0)
             case Fault.RESTART_TARGET:
                 pair.target.stop()
             case Fault.END_SESSIONS:

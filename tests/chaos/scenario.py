@@ -124,7 +124,7 @@ def scenario(seed: int, number: int) -> Scenario:
         step=step,
         products=dice.choice((20, 200, 1000)),
         linger=dice.choice((0.0, 0.0, dice.uniform(0.0, 0.2))),
-        lasts=dice.uniform(0.1, 1.0),
+        lasts=dice.uniform(0.05, 0.6),
         killed_first=fault in STOPS and dice.random() < 0.5,
     )
 

@@ -1,9 +1,8 @@
 """The change stream as a process of its own, and the random writer beside it."""
 
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import psycopg
 
 from cdc.connect import KafkaSettings
 from tests.cdc_shop import MAPPING, Writer
+from tests.chaos.nursery import Order
 from tests.chaos.pair import Pair
 
 
 class StreamProcess:
-    """`python -m cdc` over the relays, or through Kafka. What it says is kept over restarts."""
+    """What `python -m cdc` runs, over the relays, or the stream through Kafka. What it says is kept over restarts."""
 
     def __init__(
         self,
@@ -29,48 +29,48 @@ class StreamProcess:
     ) -> None:
         mapping = directory / "mapping.yaml"
         mapping.write_text(MAPPING)
-        self._command = [
-            *(sys.executable, "-m", "cdc", str(mapping)),
-            *("--slot", slot, "--publication", publication),
-        ]
-        if kafka is not None:
-            program = "tests.chaos.run_kafka_stream"
-            self._command = [sys.executable, "-m", program, str(mapping), slot, publication]
-        self._environment = {
-            **os.environ,
+        self._nursery = pair.nursery
+        self._log = directory / "stream.log"
+        self._pid: int | None = None
+        arguments = [str(mapping), "--slot", slot, "--publication", publication]
+        environment = {
             "CDC_SOURCE_DSN": pair.source_cut.dsn(database),
             "CDC_TARGET_DSN": pair.target_cut.dsn(database),
         }
         if kafka is not None:
-            self._environment |= {"KAFKA_BOOTSTRAP": kafka.bootstrap, "KAFKA_CONNECT": kafka.connect}
-        self._log = directory / "stream.log"
-        self._process: subprocess.Popen[bytes] | None = None
+            arguments = [str(mapping), slot, publication]
+            environment |= {"KAFKA_BOOTSTRAP": kafka.bootstrap, "KAFKA_CONNECT": kafka.connect}
+        self._order = Order(
+            "cdc" if kafka is None else "kafka", tuple(arguments), environment, str(self._log)
+        )
 
     def start(self) -> None:
         """Start it; return at once."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, env=self._environment, stderr=log, stdout=log)
+        self._pid = self._nursery.start(self._order)
 
     def send(self, how: signal.Signals) -> None:
         """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(how)
+        assert self._pid is not None
+        if self.ended() is None:
+            os.kill(self._pid, how)
 
     def ended(self) -> int | None:
         """Its exit code, None while it runs."""
-        assert self._process is not None
-        return self._process.poll()
+        assert self._pid is not None
+        return self._nursery.ended(self._pid)
 
     def wait(self, seconds: float = 30.0) -> int:
         """Its exit code. Raises subprocess.TimeoutExpired."""
-        assert self._process is not None
-        return self._process.wait(seconds)
+        assert self._pid is not None
+        return self._nursery.wait(self._pid, seconds)
 
     def kill(self) -> None:
         """SIGKILL, if it runs."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        if self._pid is not None and self.ended() is None:
+            # one that ends in this moment stays the nursery's until it has told
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self.wait()
 
     def log(self) -> str:
         """What it has said so far, in all its lives."""
