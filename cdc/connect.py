@@ -314,13 +314,32 @@ class Connect:
                     f"Kafka Connect does not answer at {self.url}: {str(error) or type(error).__name__}; "
                     "start it, or correct its address"
                 ) from error
-            # 409: the workers share their work out anew, ask again in a moment
-            if answer.status_code != 409 or time.monotonic() > deadline:
+            if not _passes(answer) or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        if answer.is_success or (missing and answer.status_code == 404):
+        if answer.is_success or (missing and answer.status_code == 404 and not _starts(answer)):
             return answer
+        if _starts(answer):
+            raise ConnectUnreachableError(f"Kafka Connect at {self.url} is still starting; it is asked again")
         raise ConnectError(f"{method} {self.url}{path} was answered {answer.status_code}: {_reason(answer)}")
+
+
+def _passes(answer: httpx.Response) -> bool:
+    """Whether the same question may be answered in a moment. 409: the workers share their work out anew."""
+    return answer.status_code == 409 or _starts(answer)
+
+
+def _starts(answer: httpx.Response) -> bool:
+    """Whether a worker answers that has opened its port and is not ready: 404 without Connect's own words (it knows not
+    even its plugins), later 503.
+    """
+    if answer.status_code == 404:
+        try:
+            said = answer.json()
+        except ValueError:
+            return True
+        return not (isinstance(said, dict) and "error_code" in said)
+    return answer.status_code == 503
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -293,7 +293,7 @@ class KafkaBroker(_JavaServer):
 
 class ConnectWorker(_JavaServer):
     """One distributed worker on `broker`, of the cluster `group`. Passwords reach connectors through its environment
-    (`${env:NAME}`).
+    (`${env:NAME}`). `settings` are added to its properties.
     """
 
     name = "connect"
@@ -307,9 +307,11 @@ class ConnectWorker(_JavaServer):
         port: int | None = None,
         group: str = "connect",
         environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
         own: bool = True,
     ) -> None:
         super().__init__(directory, found, port=port, own=own)
+        self._settings = dict(settings or {})
         self.environment = dict(environment or {})
         self._broker = broker
         self._group = group
@@ -352,6 +354,7 @@ class ConnectWorker(_JavaServer):
                 "plugin.path": self.jars.plugins,
                 "plugin.discovery": "service_load",
                 "offset.flush.interval.ms": 1000,
+                **self._settings,
             },
         )
         return ["org.apache.kafka.connect.cli.ConnectDistributed", str(file)]

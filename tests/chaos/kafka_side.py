@@ -47,6 +47,12 @@ class KafkaSide:
             found,
             broker=self.broker.address,
             environment={PASSWORD_VARIABLE: PASSWORD},
+            # what a killed worker had is given to its successor as soon as the broker allows
+            settings={
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 2000,
+                "scheduled.rebalance.max.delay.ms": 0,
+            },
         )
         self._exits = ExitStack()
 
