@@ -8,6 +8,7 @@ back.
 """
 
 from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import psycopg
 
 from cdc.changes import Relation, quote
 from cdc.mapping import Column, TableMapping
-from cdc.tableshape import staged_type
+from cdc.tableshape import staged_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,24 @@ def probe(
 
     `connection` is to the target database (autocommit, or inside a transaction) and needs TEMPORARY there.
     """
-    types = {column.name: staged_type(connection, column) for column in relation.columns}
+    types = staged_types(connection, relation.columns)
     reads: dict[str, frozenset[str]] = {}
     refused: list[Refused] = []
     try:
         with connection.transaction():
             definition = ", ".join(f"{quote(name)} {type_}" for name, type_ in types.items())
             _run(connection, f"CREATE TEMP TABLE {quote(table.source.name)} ({definition})")
-            for place, column in enumerate(table.columns):
-                if column.name not in target_types:
-                    continue
-                problem = _add(connection, table, column, target_types[column.name], place)
-                if problem is not None:
-                    refused.append(Refused(column, problem))
+            wanted = [
+                _Wanted(place, column, target_types[column.name])
+                for place, column in enumerate(table.columns)
+                if column.name in target_types
+            ]
+            # each statement writes the table anew, so one by one only to learn which is refused
+            if _add(connection, table, wanted) is not None:
+                for each in wanted:
+                    problem = _add(connection, table, [each])
+                    if problem is not None:
+                        refused.append(Refused(each.column, problem))
             places = {f"__mapped_{place}": column.name for place, column in enumerate(table.columns)}
             for name, read in _dependencies(connection, table).items():
                 reads[places[name]] = read
@@ -71,17 +77,25 @@ def probe(
     return Probed(types, reads, tuple(refused))
 
 
-def _add(
-    connection: psycopg.Connection[Any], table: TableMapping, column: Column, type_: str, place: int
-) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Column number `place` of the mapping, which has the SQL type `type` in the target."""
+
+    place: int
+    column: Column
+    type: str
+
+
+def _add(connection: psycopg.Connection[Any], table: TableMapping, wanted: Sequence[_Wanted]) -> str | None:
+    if not wanted:
+        return None
+    columns = ", ".join(
+        f"ADD COLUMN {quote(f'__mapped_{each.place}')} {each.type} GENERATED ALWAYS AS ({each.column.sql}) STORED"
+        for each in wanted
+    )
     try:
         with connection.transaction():
-            _run(
-                connection,
-                f"ALTER TABLE pg_temp.{quote(table.source.name)} ADD COLUMN {quote(f'__mapped_{place}')} "
-                f"{type_} "
-                f"GENERATED ALWAYS AS ({column.sql}) STORED",
-            )
+            _run(connection, f"ALTER TABLE pg_temp.{quote(table.source.name)} {columns}")
     except psycopg.OperationalError:
         raise
     except psycopg.Error as error:

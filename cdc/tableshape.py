@@ -4,6 +4,7 @@ nothing.
 Used on both sides: by `preflight` to find faults before they happen, by the sink and `verify` to know types.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,19 +175,26 @@ def read_shape(connection: psycopg.Connection[Any], table: TableName) -> TableSh
     )
 
 
-def staged_type(connection: psycopg.Connection[Any], column: RelationColumn) -> str:
-    """The type, as SQL for the database of `connection`, in which a source column's text is held.
+def staged_types(connection: psycopg.Connection[Any], columns: Sequence[RelationColumn]) -> dict[str, str]:
+    """The type, as SQL for the database of `connection`, in which the text of each source column is held.
 
     A type that exists only in the source is held as text.
     """
-    if column.type_name is None and column.type_oid < FIRST_USER_TYPE:
-        row = (
-            psycopg.Cursor(connection)
-            .execute("SELECT format_type(%s::bigint::oid, %s)", [column.type_oid, column.type_modifier])
-            .fetchone()
-        )
-        assert row is not None
-        return str(row[0])
+    rows = psycopg.Cursor(connection).execute(
+        "SELECT format_type(oid::oid, modifier) FROM unnest(%s::bigint[], %s::int[]) WITH ORDINALITY"
+        " AS asked (oid, modifier, place) ORDER BY place",
+        [[column.type_oid for column in columns], [column.type_modifier for column in columns]],
+    )
+    built_in = {column.name: str(name) for column, (name,) in zip(columns, rows, strict=True)}
+    return {
+        column.name: built_in[column.name]
+        if column.type_name is None and column.type_oid < FIRST_USER_TYPE
+        else _own_type(connection, column)
+        for column in columns
+    }
+
+
+def _own_type(connection: psycopg.Connection[Any], column: RelationColumn) -> str:
     if column.type_name is None:
         return "text"
     row = (

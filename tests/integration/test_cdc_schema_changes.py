@@ -68,6 +68,7 @@ def test_what_the_mapping_allows_is_followed(shop: Shop, changes: list[str]) -> 
     source = shop.config.source_dsn
     table = "catalog_product"
     with shop.running():
+        until(lambda: phase(shop) == Phase.STREAMING)  # it knows which tables these are
         shop.settle()
         execute(source, "CREATE SCHEMA elsewhere", "UPDATE catalog_product SET price = 1 WHERE id <= 20")
         with admin(source) as connection, connection.transaction():
