@@ -14,12 +14,17 @@ where it is from (`Origin`), and before a stream goes on `judge` compares:
 What a copy of the data directory that was started *without* recovery has written since cannot be told from the
 original once it has passed the position: it keeps its identifier and its timeline.
 
+Where Kafka is between, it came through a topic, and so does what follows. A topic that was deleted and made anew, by a
+broker that lost its data or by somebody's hand, bears the same name and begins at offset 0 like a fresh one: only its
+id (KIP-516) tells that what was in the old one and not yet applied is gone.
+
 Timelines and the format of their history files: PostgreSQL manual, "Continuous Archiving", and
 src/backend/access/transam/timeline.c.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from cdc.changes import Lsn
 from cdc.seams import BEGIN_ANEW, AwayError, StreamError
@@ -49,6 +54,36 @@ class Fork:
 
     timeline: int
     end: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of Kafka's. Its `id` is new whenever a topic of that name is made."""
+
+    name: str
+    id: UUID
+
+
+def judge_topic(stored: Topic | None, found: Topic | None, *, stream: str, position: Lsn) -> None:
+    """Return when what follows `position` comes through `found`. `stored` is what the position came through, None when
+    nothing has come through a topic yet; `found` is None when there is none. Raises StreamError when it does not.
+    """
+    if stored is None or stored == found:
+        return
+    if found is None:
+        what = f"came through topic {stored.name}, which was deleted"
+    elif found.name == stored.name:
+        what = (
+            f"came through topic {stored.name} with the id {stored.id}; the one of now, {found.id}, was made since: "
+            "the old one was deleted, or the broker lost its data"
+        )
+    else:
+        what = f"came through topic {stored.name}, and the plan names {found.name}: name the old one, or"
+        raise StreamError(f"stream {stream}: what the target holds up to {position} {what} {BEGIN_ANEW}")
+    raise StreamError(
+        f"stream {stream}: what the target holds up to {position} {what}. What the connector had written into it and "
+        f"the target lacks is lost; {BEGIN_ANEW}"
+    )
 
 
 def parse_history(content: str) -> tuple[Fork, ...]:

@@ -4,13 +4,14 @@ IDENTIFY_SYSTEM and TIMELINE_HISTORY need no right but REPLICATION. Source: Post
 Protocol". What the answers mean for a stream is decided in `cdc.lineage`.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg import pq
 
 from cdc.changes import Lsn
-from cdc.lineage import Fork, Origin, Seen, judge, parse_history
+from cdc.lineage import Fork, Origin, Seen, Topic, judge, judge_topic, parse_history
 from cdc.seams import BEGIN_ANEW, StreamError
 from cdc.sessions import connect_for_replication, failure
 
@@ -73,10 +74,34 @@ def read_origin(connection: psycopg.Connection[Any], stream: str) -> Origin | No
 
 
 def write_origin(connection: psycopg.Connection[Any], stream: str, origin: Origin) -> None:
-    """Note it. To be committed before, or with, the first position that is from there."""
+    """Note it. To be committed before, or with, the first position that is from there. Through which topic it will
+    come is open again.
+    """
     connection.execute(
         "INSERT INTO strangler_cdc.origin (stream, system, timeline, database) VALUES ($1, $2, $3, $4::bigint::oid)"
         " ON CONFLICT (stream) DO UPDATE SET system = excluded.system, timeline = excluded.timeline,"
-        " database = excluded.database, noted_at = clock_timestamp()",
+        " database = excluded.database, topic = NULL, topic_id = NULL, noted_at = clock_timestamp()",
         [stream, origin.system, origin.timeline, origin.database],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMemory:
+    """The topic of `stream`, beside the origin of its position. `connection`: the applier's (psycopg.RawCursor)."""
+
+    connection: psycopg.Connection[Any]
+    stream: str
+
+    def check(self, found: Topic | None, *, position: Lsn) -> None:
+        """Go on with `found`, and note it where it is the first. Raises StreamError when changes were in another."""
+        row = self.connection.execute(
+            "SELECT topic, topic_id FROM strangler_cdc.origin WHERE stream = $1 AND topic IS NOT NULL",
+            [self.stream],
+        ).fetchone()
+        stored = None if row is None else Topic(*row)
+        judge_topic(stored, found, stream=self.stream, position=position)
+        if found is not None and stored is None:
+            self.connection.execute(
+                "UPDATE strangler_cdc.origin SET topic = $2, topic_id = $3 WHERE stream = $1",
+                [self.stream, found.name, found.id],
+            )

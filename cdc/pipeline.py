@@ -39,7 +39,7 @@ from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.lineage import Origin
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
-from cdc.origin import check_origin, read_origin, write_origin
+from cdc.origin import TopicMemory, check_origin, read_origin, write_origin
 from cdc.parked import OnRefused
 from cdc.readahead import ReadAhead, Taken
 from cdc.seams import BEGIN_ANEW, AwayError, Sink, Source, StreamError
@@ -345,7 +345,7 @@ def _session(
     try:
         _begin(config, sink, stop, meter, on_progress)
         origin = _same_log(config, sink)
-        source = _source(config, origin)
+        source = _source(config, origin, sink)
         if config.kafka is not None:
             register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
         if on_applied is not None:
@@ -414,7 +414,7 @@ def _read_anew(config: StreamConfig, kafka: KafkaSettings, position: Lsn) -> Non
     forget(kafka, name=config.slot)
 
 
-def _source(config: StreamConfig, origin: Origin) -> Source:
+def _source(config: StreamConfig, origin: Origin, sink: PostgresSink) -> Source:
     if config.embedded:
         from cdc.sources.embedded import EmbeddedSource, engine_properties  # noqa: PLC0415  # costs nothing unless asked for
 
@@ -439,6 +439,7 @@ def _source(config: StreamConfig, origin: Origin) -> Source:
         topic=config.kafka.topic,
         group=config.slot,
         read_tables=lambda: _tables(config),
+        memory=TopicMemory(sink.connection, config.slot),
     )
 
 

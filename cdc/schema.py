@@ -2,7 +2,8 @@
 
 * `position`: how far a stream has been applied. Written in the transaction that writes the rows, so that it
   is never ahead of them nor behind. `tables` are the source tables that the snapshot copied.
-* `origin`: which cluster, timeline and database that position is of (`cdc.lineage`).
+* `origin`: which cluster, timeline and database that position is of, and which topic of Kafka's it came through
+  (`cdc.lineage`).
 * `status`: how the running process does; a heartbeat. Advice to readers, nothing is decided by it.
 * `control`: the verifier's request to hold the stream for a moment, with a lease.
 * `parked`: changes that the target refused, and those that wait behind them, in order (`cdc.parked`). Written
@@ -50,6 +51,8 @@ CREATE TABLE IF NOT EXISTS strangler_cdc.origin (
     system text NOT NULL,
     timeline bigint NOT NULL,
     database oid NOT NULL,
+    topic text,
+    topic_id uuid,
     noted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS strangler_cdc.parked (

@@ -216,7 +216,7 @@ class _JavaServer(ABC):
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return [
-            java(), f"-Xmx{_MEGABYTES}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4",
+            java(), f"-Xmx{_MEGABYTES}m", "-XX:+UseSerialGC",
             f"-Dlog4j2.configurationFile={_CONFIG / 'log4j2.properties'}",
             "-cp", f"{self.jars.libs}/*", *arguments,
         ]  # fmt: skip

@@ -8,6 +8,9 @@ repeats records and loses none. With it stands the position it belongs to: where
 from a backup), or the group's offset has expired, the topic is read from its first record, and what the target has is
 left out. A topic that has lost its beginning serves only whom the first commit it still holds is no news to.
 
+A topic that was deleted and made anew begins at offset 0 like a fresh one. Its id tells the two apart: the target keeps
+the one it was filled through, and while the stream runs it is asked for every few seconds.
+
 A gap in a transaction is waited out: a connector that could not send a record fails, and when it works again it sends
 everything from there anew (`cdc.assembly`). One that goes on without doing so has lost it for good.
 
@@ -19,9 +22,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import Protocol
+from uuid import UUID
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
@@ -29,15 +34,25 @@ from cdc.assembly import Assembly, GapError
 from cdc.changes import Event, Lsn, TableName, Watermark
 from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsError
 from cdc.decode.debezium_values import DebeziumError
+from cdc.lineage import Topic, judge_topic
 from cdc.seams import BEGIN_ANEW, AwayError, StreamError
 
 _RECORDS_A_READ = 5_000
 _BYTES_A_FETCH = 8_000_000
+_ANSWER = 3_000  # milliseconds that a broker has to tell a topic's id
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
 _RECONNECT_MS = 1_000  # longest pause between two tries to reach a broker; kafka-python's own default is 30 s
 _REPEATED_WITHIN = 30_000  # milliseconds a connector may go on after a record that it could not send
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
+
+
+class Memory(Protocol):
+    """What the target remembers of its topic (`cdc.origin.TopicMemory`)."""
+
+    def check(self, found: Topic | None, *, position: Lsn) -> None:
+        """Raises StreamError when what the target holds up to `position` did not come through `found`."""
+
 
 ReadTables = Callable[[], Mapping[TableName, Table]]
 
@@ -59,14 +74,20 @@ class KafkaSource:
     """Transactions of `topic` on the brokers `bootstrap`; see `cdc.seams.Source`.
 
     `read_tables` reads the tables from the source's catalogue, which records without schemas do not tell; it may raise
-    psycopg.OperationalError. `group` names the committed offsets.
+    psycopg.OperationalError. `group` names the committed offsets. `memory` knows the topic through which the target was
+    filled; it is used by `start` alone.
     """
 
-    def __init__(self, bootstrap: str, *, topic: str, group: str, read_tables: ReadTables) -> None:
+    def __init__(
+        self, bootstrap: str, *, topic: str, group: str, read_tables: ReadTables, memory: Memory | None = None
+    ) -> None:
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
         self._group = group
         self._read_tables = read_tables
+        self._memory = memory
+        self._topic: Topic | None = None
+        self._admin: KafkaAdminClient | None = None
         self._consumer: KafkaConsumer | None = None
         self._decoder = Decoder({})
         self._assembly = Assembly(Lsn(0))
@@ -85,8 +106,8 @@ class KafkaSource:
 
     def start(self, after: Lsn) -> None:
         """Begin at the committed offset where `after` contains what lies before it, or with the first record. Raises
-        AwayError when the brokers do not answer. That the topic no longer holds what comes next shows with the first
-        commit: `read` then raises StreamError.
+        AwayError when the brokers do not answer, StreamError when the topic is another than before. That it no longer
+        holds what comes next shows with the first commit: `read` then raises StreamError.
         """
         try:
             self._consumer = consumer = KafkaConsumer(
@@ -95,6 +116,7 @@ class KafkaSource:
                 client_id=f"strangler-{self._group}",
                 enable_auto_commit=False,
                 auto_offset_reset="none",
+                allow_auto_create_topics=False,  # the connector makes it; one that was deleted is news
                 max_poll_records=_RECORDS_A_READ,
                 fetch_max_wait_ms=50,
                 fetch_min_bytes=1,
@@ -102,7 +124,10 @@ class KafkaSource:
                 # a megabyte, the default, is gone before the next one can be asked for
                 max_partition_fetch_bytes=_BYTES_A_FETCH,
             )
-            self._await_topic(consumer)
+            self._await_topic(consumer, after)
+            self._topic = self._find_topic()
+            if self._memory is not None and self._topic is not None:
+                self._memory.check(self._topic, position=after)
             consumer.assign([self._partition])
             first = consumer.beginning_offsets([self._partition])[self._partition]
             offset = resume_at(consumer.committed(self._partition, metadata=True), first=first, after=after)
@@ -126,9 +151,11 @@ class KafkaSource:
         if time.monotonic() - self._looked_at > _LOOK_EVERY:
             # a widened column shows in the catalogue alone
             self._learn()
+            self._same_topic()
         try:
             batch = consumer.poll(timeout_ms=round(timeout * 1000), max_records=_RECORDS_A_READ)
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            self._same_topic()
             raise self._cut_off(str(error)) from error
         except KafkaError as error:
             raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
@@ -167,6 +194,9 @@ class KafkaSource:
 
     def close(self) -> None:
         """Commit and leave."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
@@ -232,10 +262,35 @@ class KafkaSource:
         self._decoder.learn(self._read_tables())
         self._looked_at = time.monotonic()
 
-    def _await_topic(self, consumer: KafkaConsumer) -> None:
+    def _find_topic(self) -> Topic | None:
+        """The topic as it is now; None when there is none, or when the broker knows no ids (before Kafka 2.8)."""
+        if self._admin is None:
+            self._admin = KafkaAdminClient(
+                bootstrap_servers=self._bootstrap,
+                request_timeout_ms=_ANSWER,
+                bootstrap_timeout_ms=_ANSWER,
+            )
+        (found,) = self._admin.describe_topics([self._partition.topic])
+        if found["error_code"] or not found.get("topic_id"):
+            return None
+        known = UUID(str(found["topic_id"]))
+        return Topic(self._partition.topic, known) if known.int else None
+
+    def _same_topic(self) -> None:
+        """Raises StreamError when the topic was made anew since `start`; one that is gone is waited for there."""
+        try:
+            found = self._find_topic()
+        except KafkaError:
+            return  # the consumer looks for the broker too, and once that is back this is asked again
+        if found is not None:
+            judge_topic(self._topic, found, stream=self._group, position=self._confirmed)
+
+    def _await_topic(self, consumer: KafkaConsumer, after: Lsn) -> None:
         deadline = time.monotonic() + _TOPIC_SECONDS
         while not consumer.partitions_for_topic(self._partition.topic):
             if time.monotonic() > deadline:
+                if self._memory is not None:
+                    self._memory.check(None, position=after)
                 raise AwayError(
                     f"Kafka at {self._bootstrap} has no topic {self._partition.topic}: the connector has written "
                     "nothing yet; `strangler cdc connector status` says how it is"

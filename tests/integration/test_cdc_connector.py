@@ -17,7 +17,7 @@ from cdc.pipeline import StreamError
 from cdc.status import CdcStatus, read_status
 from tests.cdc_shop import Shop, admin, until
 from tests.integration.test_cdc_stream import assert_equal, wait_for_stream
-from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE, KafkaLab, kafka_shop, login
+from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE, QUICK, KafkaLab, kafka_shop, login
 from workshop.kafka import ConnectWorker, jars
 from workshop.postgres import EmbeddedPostgres
 
@@ -152,6 +152,33 @@ def test_a_connector_that_somebody_deleted_is_registered_again(shop: Shop, conne
         assert connect.status(shop.config.slot) is not None
 
 
+def test_a_topic_that_was_deleted_under_its_connector_is_refused(shop: Shop, kafka: KafkaLab) -> None:
+    """The connector goes on behind its stored place, into a topic that the broker makes by itself."""
+    with shop.running():
+        wait_for_stream(shop)
+        shop.settle()
+    with (
+        closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap)) as topics,
+        admin(shop.config.source_dsn) as source,
+    ):
+        (before,) = topics.describe_topics([shop.config.slot])
+        source.execute("UPDATE catalog_product SET price = price + 1")
+        topics.delete_topics([shop.config.slot])
+
+        def made_anew() -> bool:
+            (now,) = topics.describe_topics([shop.config.slot])
+            return not now["error_code"] and now["topic_id"] != before["topic_id"]
+
+        until(made_anew, timeout=30.0)
+
+        def begun() -> None:
+            with shop.running():
+                until(lambda: status(shop).phase is Phase.FAILED, timeout=30.0)
+
+        with pytest.raises(StreamError, match=f"came through topic {shop.config.slot} with the id"):
+            begun()
+
+
 def test_a_connector_that_somebody_stopped_is_told_and_left_alone(shop: Shop, connect: Connect) -> None:
     slot = shop.config.slot
     with shop.running():
@@ -222,7 +249,7 @@ def test_a_killed_connect_worker_is_told_and_waited_for(
         jars(JARS),
         broker=kafka.bootstrap,
         group="killed",
-        environment={PASSWORD_VARIABLE: PASSWORD},
+        environment={PASSWORD_VARIABLE: PASSWORD, **QUICK},
     )
     own = KafkaLab(kafka.bootstrap, worker.url)
     source, target = make_database(), make_database()

@@ -2,20 +2,27 @@
 
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
+import cdc.sources.kafka
+from cdc import lineage
 from cdc.changes import Lsn, Relation, RelationColumn, TableName, Transaction
 from cdc.decode.debezium import Table
 from cdc.decode.debezium_values import ColumnType
 from cdc.seams import StreamError
 from cdc.sources.kafka import KafkaSource
+from tests.cdc_shop import until
 from tests.contract.test_cdc_sources import numbers, read_until, some
-from tests.kafka_lab import KafkaLab
+from tests.kafka_lab import JARS, QUICK, KafkaLab
+from workshop.kafka import KafkaBroker, jars
 
 TABLE = TableName("public", "item")
 INTEGER = 23
@@ -51,6 +58,17 @@ def event(number: int) -> list[tuple[bytes | None, bytes]]:
 
 
 @dataclass
+class Memory:
+    """What a target remembers of its topic, without a target."""
+
+    topic: lineage.Topic | None = None
+
+    def check(self, found: lineage.Topic | None, *, position: Lsn) -> None:
+        lineage.judge_topic(self.topic, found, stream="s", position=position)
+        self.topic = self.topic or found
+
+
+@dataclass
 class Topic:
     """A topic of one partition."""
 
@@ -66,6 +84,18 @@ class Topic:
         producer.flush()
         producer.close()
 
+    def make(self) -> None:
+        self.admin.create_topics([NewTopic(name=self.name, num_partitions=1, replication_factor=1)])
+
+    def delete(self) -> None:
+        self.admin.delete_topics([self.name])
+        until(lambda: self.name not in self.admin.list_topics())
+
+    def make_anew(self) -> None:
+        """As a producer does where the broker makes topics by itself."""
+        self.delete()
+        self.make()
+
     def forget_before(self, offset: int) -> None:
         """What retention does in time."""
         self.admin.delete_records({TopicPartition(self.name, 0): offset})
@@ -75,30 +105,38 @@ class Topic:
 def topic(kafka: KafkaLab) -> Iterator[Topic]:
     name = f"source_{secrets.token_hex(4)}"
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    admin.create_topics([NewTopic(name=name, num_partitions=1, replication_factor=1)])
-    yield Topic(name, kafka.bootstrap, admin)
-    admin.delete_topics([name])
+    made = Topic(name, kafka.bootstrap, admin)
+    made.make()
+    yield made
+    if name in admin.list_topics():
+        made.delete()
     admin.close()
 
 
 @pytest.fixture
-def begin(topic: Topic) -> Iterator[Callable[[int], KafkaSource]]:
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def begin(topic: Topic, memory: Memory) -> Iterator[Callable[[int], KafkaSource]]:
     """Begin with a target that has the commits up to a number."""
     begun: list[KafkaSource] = []
 
     def with_target_at(number: int) -> KafkaSource:
-        relation = Relation(TABLE, (RelationColumn("id", INTEGER, key=True),))
-        table = Table(relation, (ColumnType(INTEGER),))
-        source = KafkaSource(
-            topic.bootstrap, topic=topic.name, group=topic.name, read_tables=lambda: {TABLE: table}
-        )
-        source.start(Lsn(100 * number))
+        source = reader(topic.bootstrap, topic.name, memory)
         begun.append(source)
+        source.start(Lsn(100 * number))
         return source
 
     yield with_target_at
     for source in begun:
         source.close()
+
+
+def reader(bootstrap: str, topic: str, memory: Memory) -> KafkaSource:
+    table = Table(Relation(TABLE, (RelationColumn("id", INTEGER, key=True),)), (ColumnType(INTEGER),))
+    return KafkaSource(bootstrap, topic=topic, group=topic, read_tables=lambda: {TABLE: table}, memory=memory)
 
 
 def read_and_confirm(source: KafkaSource, commits: int) -> None:
@@ -143,3 +181,64 @@ def test_a_topic_that_lost_only_what_the_target_has_serves_a_new_group(
     topic.commit(1, 2, 3, 4)
     topic.forget_before(RECORDS_A_COMMIT + 1)
     assert numbers(read_until(begin(2), some(2))) == [3, 4]
+
+
+def test_a_topic_that_was_made_anew_is_not_taken_for_a_fresh_one(
+    topic: Topic, begin: Callable[[int], KafkaSource]
+) -> None:
+    topic.commit(1, 2)
+    read_and_confirm(begin(0), 2)
+    assert numbers(read_until(begin(1), some(1))) == [2], "the same topic serves on"
+    topic.make_anew()
+    topic.commit(4, 5)  # the third was in the old one
+    with pytest.raises(
+        StreamError, match=r"up to 0/C8 came through topic .* the one of now, .* is lost; tear"
+    ):
+        begin(2)
+
+
+def test_a_topic_that_is_made_anew_under_a_reader_is_noticed(
+    topic: Topic, begin: Callable[[int], KafkaSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.sources.kafka, "_LOOK_EVERY", 0.1)
+    topic.commit(1)
+    source = begin(0)
+    assert numbers(read_until(source, some(1))) == [1]
+    topic.make_anew()
+    with pytest.raises(StreamError, match="was made since"):
+        read_until(source, some(1))
+
+
+def test_a_topic_that_was_deleted_is_told_and_not_made_anew_by_the_reader(
+    topic: Topic, begin: Callable[[int], KafkaSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.sources.kafka, "_TOPIC_SECONDS", 1.0)
+    topic.commit(1)
+    read_and_confirm(begin(0), 1)
+    topic.delete()
+    with pytest.raises(StreamError, match="which was deleted"):
+        begin(1)
+    assert topic.name not in topic.admin.list_topics()
+
+
+def test_a_broker_that_lost_its_data_is_refused(tmp_path: Path, memory: Memory) -> None:
+    broker = KafkaBroker(tmp_path, jars(JARS))
+    broker.environment = dict(QUICK)
+
+    def filled(*commits: int) -> KafkaSource:
+        with closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
+            topic = Topic("wiped", broker.address, admin)
+            topic.make()
+            topic.commit(*commits)
+        return reader(broker.address, "wiped", memory)
+
+    with broker, closing(filled(1, 2)) as source:
+        source.start(Lsn(0))
+        assert numbers(read_until(source, some(2))) == [1, 2]
+    shutil.rmtree(broker.directory / "data")
+    with (
+        broker,
+        closing(filled(4, 5)) as source,
+        pytest.raises(StreamError, match="the broker lost its data"),
+    ):
+        source.start(Lsn(200))
