@@ -19,7 +19,7 @@ target has already, those before it went with it or are older than what followed
 repeats the commit, reads and writes their chunk anew after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -71,24 +71,25 @@ class Assembly:
         """Is no transaction half read? Then what was given away is all there was so far."""
         return not self._open and not self._loose
 
-    def feed(self, record: Record) -> Iterator[Event]:
+    def feed(self, record: Record) -> Sequence[Event]:
         """What is complete with this record; a transaction that says nothing is a watermark. Raises GapError when it
         shows that others never came.
         """
         match record.kind:
             case Kind.CHANGE | Kind.OTHER | Kind.MOVED_AWAY:
-                yield from self._place(record)
+                return self._place(record)
             case Kind.END:
-                yield from self._end(record)
+                return self._end(record)
             case Kind.SNAPSHOT:
                 assert record.change is not None
                 self._loose.append(record.change)
             case Kind.BEGIN | Kind.NOTHING:
                 pass
+        return ()
 
-    def _place(self, record: Record) -> Iterator[Transaction]:
+    def _place(self, record: Record) -> Sequence[Event]:
         if self._awaited not in (None, record.xid):
-            return
+            return ()
         transaction = self._open.get(record.xid)
         if transaction is None:
             transaction = self._open[record.xid] = _Open(record.xid)
@@ -104,13 +105,16 @@ class Assembly:
             # else one before it lacks its END, and this one must not be begun
             and all(other is transaction or other.highest <= self._after for other in self._open.values())
         ):
-            yield self._cut(transaction, position=Lsn(record.after + 1), time=record.commit_time, more=True)
+            return (
+                self._cut(transaction, position=Lsn(record.after + 1), time=record.commit_time, more=True),
+            )
+        return ()
 
-    def _end(self, record: Record) -> Iterator[Event]:
+    def _end(self, record: Record) -> Sequence[Event]:
         transaction = self._open.pop(record.xid, None)
         if record.position <= self._after:
             self._loose.clear()
-            return  # contained, or a repetition
+            return ()  # contained, or a repetition
         if self._awaited not in (None, record.xid):
             raise GapError(self._lacks)
         transaction = transaction or _Open(record.xid)
@@ -126,7 +130,7 @@ class Assembly:
         self._after = record.position
         whole = transaction.given == 0
         last = self._cut(transaction, position=record.position, time=record.commit_time, more=False)
-        yield last if last.changes or last.messages or not whole else Watermark(record.position)
+        return (last if last.changes or last.messages or not whole else Watermark(record.position),)
 
     def _nothing_lost(self, record: Record) -> None:
         """Transactions come in commit order: one that began before this END and has none of its own lacks it."""

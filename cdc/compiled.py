@@ -7,6 +7,17 @@ from chassis.speedups import Compiled
 # What runs for every row. `changes` stays Python: its values are made everywhere, and mypyc has no subclass of int.
 STREAM = Compiled(
     "cdc",
-    ("coalesce", "copytext", "decode.frames", "decode.pgoutput", "decode.transactions"),
+    (
+        "assembly",
+        "coalesce",
+        "copytext",
+        "decode.debezium",
+        "decode.debezium_times",
+        "decode.debezium_values",
+        "decode.frames",
+        "decode.pgoutput",
+        "decode.pgtext",
+        "decode.transactions",
+    ),
     trial="cdc.pipeline",
 )

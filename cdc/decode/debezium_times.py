@@ -9,6 +9,7 @@ comes as one after 1582 does not show, the doctor has to find it in the table.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from cdc.changes import UNCHANGED, Value
@@ -26,6 +27,7 @@ _INFINITE_ISO: Final = {"+294247-01-10T04:00:25.2Z": b"infinity", "-290308-12-21
 _INFINITE_ISO_DAYS: Final = {"-5877611-06-21Z": b"infinity", "-5877611-06-22Z": b"-infinity"}
 
 
+@lru_cache(maxsize=4_096)  # a table's days lie close together
 def read_date(days: int) -> bytes:
     """Days since 1970."""
     return _INFINITE_DAYS.get(days) or date_text(days)
@@ -80,6 +82,10 @@ def read_iso_timestamptz(text: str, mark: str) -> Value:
         return UNCHANGED
     if not text.endswith("Z"):
         raise ValueError("not in UTC")
+    if len(text) > 19 and text[0] in "12" and text[4] == "-" and text[10] == "T" and text[16] == ":":
+        # of our time: two letters differ, and zeros at the end
+        clock = text[11:-1]
+        return f"{text[:10]} {clock.rstrip('0').rstrip('.') if '.' in clock else clock}+00".encode()
     date, _, clock = text[:-1].partition("T")
     day, era = _iso_civil(date)
     return f"{day} ".encode() + read_clock(clock) + b"+00" + era.encode()
