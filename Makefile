@@ -105,7 +105,7 @@ debezium-tools: setup # Debezium's engine without a broker: an optional extra, a
 bench-proxy: setup bench-tools ## Measure the proxy alone: about ten minutes; BENCH=--quick for half a minute without a result
 	@$(BIN)/python -m benchmarks.proxy $(or $(BENCH),--output benchmarks/proxy/result.json)
 
-bench-cdc: setup kafka-tools ## Measure the change stream alone: about ten minutes; BENCH=--quick for a minute without a result
+bench-cdc: setup kafka-tools debezium-tools ## Measure the change stream alone: about twelve minutes; BENCH=--quick for a minute without a result
 	@$(BIN)/python -m benchmarks.cdc $(or $(BENCH),--output benchmarks/cdc/result.json)
 
 bench-tools: setup ## Install the peers of the benchmarks (nginx, HAProxy, wrk, valgrind by apt; the others into var/bench)

@@ -1,17 +1,18 @@
 """How fast the change stream is and how much memory it takes: beside its peers, in one run.
 
-    python -m benchmarks.cdc [--quick] [--part straight|mapped|kafka|memory]... [--output FILE]
+    python -m benchmarks.cdc [--quick] [--part straight|mapped|decode|kafka|memory]... [--output FILE]
 
     figures.py   works, ratios (pure)          goals.py    reached or not (pure)
     shapes.py    the table, the two mappings   site.py     the server, a subscription, a pipe
     loads.py     what is done to the source    process.py  our stream in a process of its own
     rounds.py    contenders take turns         latency.py  commit to visible
+    decode.py    beside Debezium's engine      engine.py   that engine, in its process
     kafka.py     through Debezium and Kafka    memory.py   peaks, as the kernel saw them
     report.py    JSON and table (pure)         plot.py     the picture
 
-Both databases are in one PostgreSQL with fsync on. `--quick` is for work in progress and leaves Kafka out unless it is
-asked for by `--part kafka`. The whole run takes less than ten minutes and wants the machine for itself. `--output`
-writes the JSON, and a picture with the same name beside it.
+Both databases are in one PostgreSQL with fsync on. `--quick` is for work in progress and leaves Debezium out unless it
+is asked for by `--part decode` or `--part kafka`. The whole run takes about twelve minutes and wants the machine for
+itself. `--output` writes the JSON, and a picture with the same name beside it.
 
 Exit codes: 0 measured (goals may be missed, the table says which) · 2 wrong usage · 6 something is missing or failed.
 """
@@ -27,7 +28,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cdc import kafka, memory, rounds
+from benchmarks.cdc import decode, kafka, memory, rounds
 from benchmarks.cdc.figures import Measurement
 from benchmarks.cdc.loads import FULL, QUICK
 from benchmarks.cdc.plot import draw
@@ -39,7 +40,7 @@ from cdc.seams import StreamError
 from workshop.kafka import KafkaError
 from workshop.postgres import EmbeddedPostgres, PostgresError
 
-_PARTS = ("straight", "mapped", "kafka", "memory")
+_PARTS = ("straight", "mapped", "decode", "kafka", "memory")
 
 
 def _machine() -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Measure and tell; the exit code. Raises RuntimeError, PostgresError when it cannot be done."""
     amount = QUICK if options.quick else FULL
-    parts = options.part or [part for part in _PARTS if not (options.quick and part == "kafka")]
+    parts = options.part or [part for part in _PARTS if not (options.quick and part in ("decode", "kafka"))]
     began = time.monotonic()
 
     def tell(what: str) -> None:
@@ -78,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
 
     measured: list[Measurement] = []
     left_out = {part: "not asked for" for part in _PARTS if part not in parts}
-    left_out["decoding beside Debezium's engine"] = "the engine does not run by itself here"
+    if "decode" in parts and (why := decode.lacking()):
+        left_out["decode"] = why
     with tempfile.TemporaryDirectory() as name:
         server = EmbeddedPostgres(Path(name) / "postgres", settings=SETTINGS).start()
         try:
@@ -88,6 +90,9 @@ def run(options: argparse.Namespace) -> int:
             if "mapped" in parts:
                 with site(server, MAPPED, rows=amount.mapped_rows) as here:
                     measured += rounds.measure(here, amount, amount.mapped_rows, tell)
+            if "decode" in parts and "decode" not in left_out:
+                with site(server, STRAIGHT, rows=amount.ten * 10) as here:
+                    measured += decode.measure(here, amount, tell)
             if "kafka" in parts:
                 with site(server, STRAIGHT, rows=amount.kafka) as here:
                     try:

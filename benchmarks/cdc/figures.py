@@ -12,6 +12,7 @@ OURS = "change stream"
 PIPE = "psql COPY | COPY"
 NATIVE = "CREATE SUBSCRIPTION"
 SINK = "Debezium JDBC sink"
+ENGINE = "Debezium engine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ WORKS: tuple[Work, ...] = (
     Work(name="p99", title="commit to visible at 2,000 tx/s, p99", unit="ms", peers=(NATIVE,), higher=False),
     Work(name="offered", title="rate at which those were committed", unit="tx/s", peers=(NATIVE,)),
     Work(name="source", title="slot read and decoded, not applied", unit="rows/s"),
+    Work(name="decode", title="the same history decoded, not applied", unit="rows/s", peers=(ENGINE,)),
     Work(name="verification", title="verification of both sides", unit="rows/s"),
     Work(name="snapshot_mapped", title="snapshot, mapped, two indexes", unit="rows/s", peers=(PIPE,)),
     *(

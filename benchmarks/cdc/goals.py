@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.cdc.figures import NATIVE, OURS, PIPE, SINK, WORKS, Measurement, median, ratio
+from benchmarks.cdc.figures import ENGINE, NATIVE, OURS, PIPE, SINK, WORKS, Measurement, median, ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ GOALS: tuple[Goal, ...] = (
     Goal(work="single", bound=1.4, peer=NATIVE),
     Goal(work="p50", bound=3.0),
     Goal(work="p99", bound=15.0),
+    Goal(work="decode", bound=3.0, peer=ENGINE),
     Goal(
         work="kafka",
         bound=3.0,

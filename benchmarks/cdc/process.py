@@ -86,24 +86,25 @@ def _stream(config: StreamConfig, pipe: Connection) -> None:
         run(config, stop)
 
 
-def read_alone(config: StreamConfig, *, after: Lsn, upto: Lsn) -> float:
-    """Read and decode what the slot holds between the two, in a process of its own; row changes a second. Nothing is
-    confirmed, so the slot can be read again.
+def read_alone(config: StreamConfig, *, after: Lsn, upto: Lsn, from_first: bool = False) -> float:
+    """Read and decode what the slot holds between the two, in a process of its own; row changes a second, of the whole
+    or from the first ones that came on. Nothing is confirmed, so the slot can be read again.
     """
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_read, args=(config, after, upto, there), daemon=True)
+    process = context.Process(target=_read, args=(config, after, upto, from_first, there), daemon=True)
     process.start()
     rate: float = here.recv()
     process.join(60)
     return rate
 
 
-def _read(config: StreamConfig, after: Lsn, upto: Lsn, pipe: Connection) -> None:
+def _read(config: StreamConfig, after: Lsn, upto: Lsn, from_first: bool, pipe: Connection) -> None:
     source = SlotSource(
         config.source_dsn, slot=config.slot, publication=config.publication, tables=config.mapping.sources()
     )
     rows, position = 0, after
+    before: int | None = None if from_first else 0
     began = time.perf_counter()
     source.start(after)
     while position < upto:
@@ -111,9 +112,11 @@ def _read(config: StreamConfig, after: Lsn, upto: Lsn, pipe: Connection) -> None
             position = max(position, event.position)
             if isinstance(event, Transaction):
                 rows += len(event.changes)
+        if before is None and rows:
+            before, began = rows, time.perf_counter()
     seconds = time.perf_counter() - began
     source.close()
-    pipe.send(rows / seconds)
+    pipe.send((rows - (before or 0)) / seconds)
 
 
 def until(
