@@ -22,6 +22,8 @@ _WITHIN = 300.0  # seconds
 
 def main() -> int:
     """0, or 1 when the engine could not read."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Java prints must not get between
     told = json.loads(sys.stdin.readline())
     import jpype  # noqa: PLC0415  (only this process may load the Java VM)
 
@@ -29,7 +31,8 @@ def main() -> int:
     rate = 0.0
     for _ in range(2):
         rate = _read(told["properties"], told["rows"], jpype)
-    sys.stdout.write(json.dumps(rate) + "\n")
+    with answer:
+        answer.write(json.dumps(rate) + "\n")
     return 0
 
 
@@ -86,6 +89,4 @@ def _read(properties: Mapping[str, str], rows: int, jpype: Any) -> float:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # the VM's own threads would keep the process
+    os._exit(main())  # the VM's own threads would keep the process

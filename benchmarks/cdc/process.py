@@ -9,6 +9,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,8 @@ class Stream:
 
 def _stream(config: StreamConfig, pipe: Connection) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    if config.kafka is not None:
+        import_module("cdc.sources.kafka")  # which the stream does when it needs it, once in its life
     pipe.send("ready")
     if pipe.recv() != "go":
         return
