@@ -404,6 +404,8 @@ def _read_anew(config: StreamConfig, kafka: KafkaSettings, position: Lsn) -> Non
     """What waits in Kafka may be of the end of the log that was abandoned, and the connector's place in it too: both
     go, and the slot gives again what the target lacks. Raises StreamError when it cannot.
     """
+    # first: a connector that is stopped tells the slot how far it has come, and only then is that the last word
+    forget(kafka, name=config.slot)
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
         decide_start(
             slot=config.slot,
@@ -411,7 +413,6 @@ def _read_anew(config: StreamConfig, kafka: KafkaSettings, position: Lsn) -> Non
             position=position,
             state=slot_state(source, config.slot),
         )
-    forget(kafka, name=config.slot)
 
 
 def _source(config: StreamConfig, origin: Origin, sink: PostgresSink) -> Source:
