@@ -395,24 +395,13 @@ def _same_log(config: StreamConfig, sink: PostgresSink) -> Origin:
             "source_took_a_new_timeline", stream=config.slot, before=stored.timeline, now=found.timeline
         )
         if config.kafka is not None:
-            _read_anew(config, config.kafka, position)
+            raise StreamError(
+                f"stream {config.slot}: the source left timeline {stored.timeline} for timeline {found.timeline}. What "
+                "waits in Kafka, and the connector's place in the log, may be of an end of the old one that was "
+                f"abandoned; nothing tells them apart: {BEGIN_ANEW}"
+            )
     write_origin(sink.connection, config.slot, found)
     return found
-
-
-def _read_anew(config: StreamConfig, kafka: KafkaSettings, position: Lsn) -> None:
-    """What waits in Kafka may be of the end of the log that was abandoned, and the connector's place in it too: both
-    go, and the slot gives again what the target lacks. Raises StreamError when it cannot.
-    """
-    # first: a connector that is stopped tells the slot how far it has come, and only then is that the last word
-    forget(kafka, name=config.slot)
-    with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:
-        decide_start(
-            slot=config.slot,
-            database=source.info.dbname,
-            position=position,
-            state=slot_state(source, config.slot),
-        )
 
 
 def _source(config: StreamConfig, origin: Origin, sink: PostgresSink) -> Source:

@@ -39,8 +39,15 @@ class KafkaFault(StrEnum):
     FAILOVER_BEHIND = "failover-behind"
 
 
-LOSSES = frozenset({KafkaFault.SLOT_DROPPED, KafkaFault.TOPIC_TRUNCATED, KafkaFault.FAILOVER_BEHIND})
-"""After these nobody can give what the target lacks."""
+LOSSES = frozenset(
+    {
+        KafkaFault.SLOT_DROPPED,
+        KafkaFault.TOPIC_TRUNCATED,
+        KafkaFault.FAILOVER_BEHIND,
+        KafkaFault.FAILOVER_WITH_SLOT,
+    }
+)
+"""After these nobody can give what the target lacks, or nobody can know it: what is in Kafka bears no timeline."""
 
 _NEED_A_CONNECTOR = frozenset(
     {
@@ -96,8 +103,5 @@ def kafka_expect(fault: KafkaFault) -> Ending:
     """How it must end."""
     if fault in LOSSES:
         return Ending.STOPPED
-    # the connector may have reached the new source first and have read on there before the stream could look; of a
-    # topic that was deleted the target may have had everything
-    return (
-        Ending.EITHER if fault in {KafkaFault.FAILOVER_WITH_SLOT, KafkaFault.TOPIC_DELETED} else Ending.EQUAL
-    )
+    # of a topic that was deleted the target may have had everything
+    return Ending.EITHER if fault is KafkaFault.TOPIC_DELETED else Ending.EQUAL
