@@ -422,6 +422,7 @@ def _source(config: StreamConfig, origin: Origin, sink: PostgresSink) -> Source:
             without_gap=True,
             origin=origin,
         )
+    from cdc.decode.debezium_values import Modes  # noqa: PLC0415  # costs nothing unless asked for
     from cdc.sources.kafka import KafkaSource  # noqa: PLC0415  # costs nothing unless asked for
 
     return KafkaSource(
@@ -429,6 +430,7 @@ def _source(config: StreamConfig, origin: Origin, sink: PostgresSink) -> Source:
         topic=config.kafka.topic,
         group=config.slot,
         read_tables=lambda: _tables(config),
+        modes=Modes.of(connector(config, config.kafka)),
         memory=TopicMemory(sink.connection, config.slot),
     )
 

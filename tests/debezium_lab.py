@@ -1,4 +1,5 @@
-"""Debezium's own engine beside the slot: two readers of one log, to see what Debezium says and what we make of it.
+"""Debezium beside the slot: readers of one log, to see what Debezium says and what we make of it. It reads as an
+embedded engine, or as a connector of Kafka Connect whose topic we read.
 
 One engine start takes three seconds, so a history is written first and read once.
 """
@@ -19,17 +20,18 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.changes import Lsn, TableName, Transaction
 from cdc.columntypes import read_tables
-from cdc.connect import connector_config
+from cdc.connect import Connect, KafkaSettings, connector_config, forget
 from cdc.decode.debezium import Decoder, Table
 from cdc.decode.debezium_values import Modes
 from cdc.encode.debezium import Encoder
 from cdc.seams import Source
 from cdc.sources.embedded import EmbeddedSource, engine_properties
+from cdc.sources.kafka import KafkaSource
 from cdc.sources.slot import SlotSource, created_slot
 from tests.cdc_shop import admin
+from tests.kafka_lab import PASSWORD, KafkaLab
 from workshop.postgres import EmbeddedPostgres
 
-PASSWORD = "of the engine's role"
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -Xshare:auto"
 PUBLICATION = "everything"
 ENOUGH = "enough"
@@ -63,12 +65,15 @@ def over_tcp(postgres: EmbeddedPostgres, database: str, role: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A database with tables, a publication of all of them, and two slots that begin at the same place."""
+    """A database with tables, a publication of all of them, and slots before the history; the connector's is named like
+    nobody else's, for Connect is shared.
+    """
 
     dsn: str
     keys: Mapping[TableName, tuple[str, ...]]
     ignored: Mapping[TableName, frozenset[str]]
     begin: Lsn
+    connector: str
 
     def slot(self) -> SlotSource:
         """Our own reader."""
@@ -84,6 +89,31 @@ class Bench:
     def engine(self, more: Mapping[str, str] | None = None) -> EmbeddedSource:
         """Debezium's reader."""
         return EmbeddedSource(self.properties(more), read_tables=self._tables)
+
+    @contextmanager
+    def kafka(self, lab: KafkaLab, more: Mapping[str, str] | None = None) -> Iterator[KafkaSource]:
+        """The reader of a topic that a connector on `lab` fills, until it ends."""
+        config = connector_config(
+            name=self.connector,
+            source_dsn=self.dsn,
+            publication=PUBLICATION,
+            keys=dict(self.keys),
+            topic=self.connector,
+            more=_for_connect(more or {}),
+        )
+        settings = KafkaSettings(lab.bootstrap, lab.connect, topic=self.connector)
+        with Connect(lab.connect) as connect:
+            connect.register(self.connector, config)
+        try:
+            yield KafkaSource(
+                lab.bootstrap,
+                topic=self.connector,
+                group=self.connector,
+                read_tables=self._tables,
+                modes=Modes.of(config),
+            )
+        finally:
+            forget(settings, name=self.connector)
 
     def decoder(self, more: Mapping[str, str] | None = None) -> Decoder:
         """What reads its records."""
@@ -109,6 +139,13 @@ class Bench:
         self.write(f"SELECT pg_logical_emit_message(true, '{ENOUGH}', '')")
 
 
+def _for_connect(more: Mapping[str, str]) -> dict[str, str]:
+    """The engine names both converters at once, Connect each."""
+    both = "converter.schemas.enable"
+    said = {name: value for name, value in more.items() if name != both}
+    return said | ({f"{part}.{both}": more[both] for part in ("key", "value")} if both in more else {})
+
+
 def make_bench(
     dsn: str,
     *,
@@ -123,7 +160,8 @@ def make_bench(
         connection.execute(
             sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(sql.Identifier(PUBLICATION), listed)
         )
-        for slot in ("theirs", "ours"):
+        connector = f"conform_{secrets.token_hex(4)}"
+        for slot in (connector, "theirs", "ours"):
             with created_slot(dsn, slot) as created:
                 begin = created.consistent_point
     return Bench(
@@ -131,6 +169,7 @@ def make_bench(
         {TableName("public", name): key for name, key in keys.items()},
         {TableName("public", name): columns for name, columns in (ignored or {}).items()},
         begin,
+        connector,
     )
 
 

@@ -33,7 +33,7 @@ from kafka.structs import OffsetAndMetadata
 from cdc.assembly import Assembly, GapError
 from cdc.changes import Event, Lsn, TableName, Watermark
 from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsError
-from cdc.decode.debezium_values import DebeziumError
+from cdc.decode.debezium_values import DebeziumError, Modes
 from cdc.lineage import Topic, judge_topic
 from cdc.seams import BEGIN_ANEW, AwayError, StreamError
 
@@ -74,22 +74,30 @@ class KafkaSource:
     """Transactions of `topic` on the brokers `bootstrap`; see `cdc.seams.Source`.
 
     `read_tables` reads the tables from the source's catalogue, which records without schemas do not tell; it may raise
-    psycopg.OperationalError. `group` names the committed offsets. `memory` knows the topic through which the target was
-    filled; it is used by `start` alone.
+    psycopg.OperationalError. `group` names the committed offsets. `modes`: the settings that the connector writes with.
+    `memory` knows the topic through which the target was filled; it is used by `start` alone.
     """
 
     def __init__(
-        self, bootstrap: str, *, topic: str, group: str, read_tables: ReadTables, memory: Memory | None = None
+        self,
+        bootstrap: str,
+        *,
+        topic: str,
+        group: str,
+        read_tables: ReadTables,
+        modes: Modes,
+        memory: Memory | None = None,
     ) -> None:
         self._bootstrap = bootstrap
         self._partition = TopicPartition(topic, 0)
         self._group = group
         self._read_tables = read_tables
+        self._modes = modes
         self._memory = memory
         self._topic: Topic | None = None
         self._admin: KafkaAdminClient | None = None
         self._consumer: KafkaConsumer | None = None
-        self._decoder = Decoder({})
+        self._decoder = Decoder({}, modes)
         self._assembly = Assembly(Lsn(0))
         self._looked_at = 0.0
         self._guard = Lock()
@@ -134,7 +142,7 @@ class KafkaSource:
             consumer.seek(self._partition, first if offset is None else offset)
         except KafkaError as error:
             raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
-        self._decoder = Decoder(self._read_tables())
+        self._decoder = Decoder(self._read_tables(), self._modes)
         self._looked_at = time.monotonic()
         self._assembly = Assembly(after)
         self._lacking_since = None

@@ -1,4 +1,5 @@
-"""One history through the slot and through Debezium's real engine: the same transactions, change by change.
+"""One history through the slot, Debezium's real engine, and Kafka Connect with a broker: the same transactions, change
+by change.
 
 Where the two differ, the difference stands here by name. What Debezium loses and the decoder refuses is shown to be
 lost: were it carried one day, these tests say so.
@@ -25,6 +26,7 @@ from tests.debezium_lab import (
     read_history,
     read_records,
 )
+from tests.kafka_lab import KafkaLab
 from workshop.postgres import EmbeddedPostgres
 
 DDL = """
@@ -175,13 +177,33 @@ def news(transactions: list[Transaction]) -> list[Transaction]:
 
 @pytest.mark.parametrize("modes", MODES)
 def test_debezium_tells_the_same_history_as_the_log(bench_of: Callable[..., Bench], modes: str) -> None:
+    bench, ours = written(bench_of, modes)
+    assert_same(ours, news(read_history(bench.engine(MODES[modes]), bench.begin)), modes)
+
+
+@pytest.mark.parametrize("modes", ["the connector's own", "schemas, microseconds, bytes"])
+def test_kafka_tells_the_same_history_as_the_log(
+    bench_of: Callable[..., Bench], kafka: KafkaLab, modes: str
+) -> None:
+    bench, ours = written(bench_of, modes)
+    with bench.kafka(kafka, MODES[modes]) as source:
+        assert_same(ours, news(read_history(source, bench.begin)), modes)
+
+
+def written(bench_of: Callable[..., Bench], modes: str) -> tuple[Bench, list[Transaction]]:
+    """The history, and how the log has it."""
     # an unchanged array of dates shows as NULL there, and is refused
-    ignored = {"big": frozenset({"days"})} if modes == "ISO 8601" else {}
-    bench = bench_of(ddl=DDL, keys=KEYS, ignored=ignored)
+    bench = bench_of(ddl=DDL, keys=KEYS, ignored=left_out(modes))
     bench.write(*HISTORY)
     bench.end()
-    ours = news(read_history(bench.slot(), bench.begin))
-    theirs = news(read_history(bench.engine(MODES[modes]), bench.begin))
+    return bench, news(read_history(bench.slot(), bench.begin))
+
+
+def left_out(modes: str) -> dict[str, frozenset[str]]:
+    return {"big": frozenset({"days"})} if modes == "ISO 8601" else {}
+
+
+def assert_same(ours: list[Transaction], theirs: list[Transaction], modes: str) -> None:
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
         expected = comparable(mine)
@@ -190,10 +212,10 @@ def test_debezium_tells_the_same_history_as_the_log(bench_of: Callable[..., Benc
                 if after and after.get("tm") == MIDNIGHT[modes][0]:
                     after["tm"] = MIDNIGHT[modes][1]
         actual = comparable(other)
-        for left_out in ignored.get("big", ()):
+        for name in left_out(modes).get("big", ()):
             for *_, after in (*actual[-1], *expected[-1]):
                 if after:
-                    after.pop(left_out, None)
+                    after.pop(name, None)
         assert actual == expected
     kinds = {change.operation for each in theirs for change in each.changes}
     assert kinds == set(Operation)

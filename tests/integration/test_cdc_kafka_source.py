@@ -16,7 +16,7 @@ import cdc.sources.kafka
 from cdc import lineage
 from cdc.changes import Lsn, Relation, RelationColumn, TableName, Transaction
 from cdc.decode.debezium import Table
-from cdc.decode.debezium_values import ColumnType
+from cdc.decode.debezium_values import ColumnType, Modes
 from cdc.seams import StreamError
 from cdc.sources.kafka import KafkaSource
 from tests.cdc_shop import until
@@ -136,7 +136,14 @@ def begin(topic: Topic, memory: Memory) -> Iterator[Callable[[int], KafkaSource]
 
 def reader(bootstrap: str, topic: str, memory: Memory) -> KafkaSource:
     table = Table(Relation(TABLE, (RelationColumn("id", INTEGER, key=True),)), (ColumnType(INTEGER),))
-    return KafkaSource(bootstrap, topic=topic, group=topic, read_tables=lambda: {TABLE: table}, memory=memory)
+    return KafkaSource(
+        bootstrap,
+        topic=topic,
+        group=topic,
+        read_tables=lambda: {TABLE: table},
+        modes=Modes(),
+        memory=memory,
+    )
 
 
 def read_and_confirm(source: KafkaSource, commits: int) -> None:
