@@ -15,6 +15,7 @@ from cdc.changes import (
     Relation,
     Transaction,
 )
+from cdc.hold import Limit
 from cdc.pipeline import pump
 from cdc.sinks.memory import MemorySink
 from cdc.sources.memory import MemorySource
@@ -177,6 +178,47 @@ def test_every_interrupted_prefix_heals(history: list[Transaction], fuses: list[
         source.close()
         sink.close()
     stream(source, sink, history)
+    assert sink.tables == meaning(history)
+
+
+class HoldsNowAndThen:
+    """A gate with scripted answers, then open. Looks at the sink when the applier says that it stands still."""
+
+    def __init__(
+        self, answers: Sequence[int | None], sink: MemorySink, history: Sequence[Transaction]
+    ) -> None:
+        self._answers = list(answers)
+        self._sink = sink
+        self._history = history
+        self._most = START
+
+    def limit(self) -> Limit | None:
+        if not self._answers:
+            return None
+        answer = self._answers.pop(0)
+        if answer is None:
+            return None
+        self._most = max(self._sink.position() or START, Lsn(answer))
+        return Limit(Lsn(answer))
+
+    def arrived(self, position: Lsn) -> None:
+        stored = self._sink.position()
+        assert stored is not None
+        assert stored <= min(position, self._most), "what was prepared before the hold was applied within it"
+        ended = {each.xid for each in self._history if not each.more and each.position <= position}
+        assert self._sink.tables == meaning([each for each in self._history if each.xid in ended])
+
+
+@given(histories(), st.lists(st.none() | st.integers(0, 60), max_size=12), st.integers(1, 7))
+@settings(deadline=None)
+def test_a_hold_finds_all_up_to_its_position_and_nothing_that_was_prepared(
+    history: list[Transaction], answers: list[int | None], size: int
+) -> None:
+    cut = in_pieces(history, size)
+    source, sink = MemorySource(cut, patience=0.001), MemorySink(KEYS, START)
+    gate = HoldsNowAndThen(answers, sink, cut)
+    until = history[-1].position if history else START
+    pump(source, sink, threading.Event(), gate=gate, until=until, max_batch_changes=2)
     assert sink.tables == meaning(history)
 
 
