@@ -190,26 +190,29 @@ class HoldsNowAndThen:
         self._answers = list(answers)
         self._sink = sink
         self._history = history
-        self._most = START
+        self._most: Lsn | None = None  # that may be stored while this hold lasts
 
     def limit(self) -> Limit | None:
         if not self._answers:
             return None
         answer = self._answers.pop(0)
         if answer is None:
+            self._most = None
             return None
-        self._most = max(self._sink.position() or START, Lsn(answer))
+        stood = self._sink.position() or START
+        self._most = max(stood if self._most is None else self._most, Lsn(answer))
         return Limit(Lsn(answer))
 
     def arrived(self, position: Lsn) -> None:
         stored = self._sink.position()
         assert stored is not None
+        assert self._most is not None
         assert stored <= min(position, self._most), "what was prepared before the hold was applied within it"
         ended = {each.xid for each in self._history if not each.more and each.position <= position}
         assert self._sink.tables == meaning([each for each in self._history if each.xid in ended])
 
 
-@given(histories(), st.lists(st.none() | st.integers(0, 60), max_size=12), st.integers(1, 7))
+@given(histories(), st.lists(st.none() | st.integers(0, 200), max_size=12), st.integers(1, 7))
 @settings(deadline=None)
 def test_a_hold_finds_all_up_to_its_position_and_nothing_that_was_prepared(
     history: list[Transaction], answers: list[int | None], size: int
@@ -218,7 +221,7 @@ def test_a_hold_finds_all_up_to_its_position_and_nothing_that_was_prepared(
     source, sink = MemorySource(cut, patience=0.001), MemorySink(KEYS, START)
     gate = HoldsNowAndThen(answers, sink, cut)
     until = history[-1].position if history else START
-    pump(source, sink, threading.Event(), gate=gate, until=until, max_batch_changes=2)
+    pump(source, sink, threading.Event(), gate=gate, until=until, max_batch_changes=4)
     assert sink.tables == meaning(history)
 
 
