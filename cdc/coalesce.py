@@ -11,9 +11,15 @@ Law (held by tests): applying the steps has the effect of applying the changes o
 from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
+from typing import Final
 
 from cdc.changes import UNCHANGED, Change, Key, Operation, Relation, Row, TableName
 from cdc.decode.transactions import fill
+
+# Final and compared by `is`: a `match` over the members looks each of them up and compares strings, for every row
+_INSERT: Final = Operation.INSERT
+_UPDATE: Final = Operation.UPDATE
+_DELETE: Final = Operation.DELETE
 
 
 class KeyUnknownError(Exception):
@@ -78,6 +84,10 @@ class _Pending:
         self.wipe = False
 
     def key(self, row: Row) -> Key:
+        if len(self.at) == 1:
+            only = row[self.at[0]]
+            if isinstance(only, bytes):
+                return (only,)
         values: list[bytes] = []
         for place in self.at:
             value = row[place]
@@ -104,8 +114,9 @@ class _Pending:
 
 
 def _has_holes(row: Row) -> bool:
+    unchanged = UNCHANGED  # looked up once, not once a value
     for value in row:  # noqa: SIM110  (compiled, a loop of identities; `in` would ask every value for equality)
-        if value is UNCHANGED:
+        if value is unchanged:
             return True
     return False
 
@@ -119,25 +130,26 @@ class _Folder:
 
     def add(self, change: Change) -> None:
         pending = self._last
-        if pending is None or pending.relation is not change.relation:
-            pending = self._of(change.relation)
+        relation = change.relation
+        if pending is None or pending.relation is not relation:
+            pending = self._of(relation)
             if pending is None:
                 return
             self._last = pending
-        rows = pending.rows
-        match change.operation:
-            case Operation.INSERT:
-                assert change.after is not None
-                rows[pending.key(change.after)] = change.after
-            case Operation.UPDATE:
-                assert change.after is not None
-                self._update(pending, change.before, change.after)
-            case Operation.DELETE:
-                assert change.before is not None
-                rows[pending.key(change.before)] = None
-            case Operation.TRUNCATE:
-                rows.clear()
-                pending.wipe = True
+        operation, after = change.operation, change.after
+        if operation is _UPDATE:
+            assert after is not None
+            self._update(pending, change.before, after)
+        elif operation is _INSERT:
+            assert after is not None
+            pending.rows[pending.key(after)] = after
+        elif operation is _DELETE:
+            before = change.before
+            assert before is not None
+            pending.rows[pending.key(before)] = None
+        else:
+            pending.rows.clear()
+            pending.wipe = True
 
     def close(self) -> None:
         step = tuple(work for work in (each.work() for each in self._pending.values()) if not work.empty())
@@ -150,12 +162,12 @@ class _Folder:
         new = pending.key(after)
         old = pending.key(before) if before is not None else new
         held = pending.rows.get(old)
-        if held is not None and UNCHANGED in after:
+        if held is not None and _has_holes(after):
             after = fill(after, held)
-        if old == new:
+        if before is None or old == new:
             pending.rows[new] = after
             return
-        if UNCHANGED not in after:
+        if not _has_holes(after):
             pending.rows[old] = None
             pending.rows[new] = after
             return
