@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 from psycopg.conninfo import conninfo_to_dict
 
-from cdc.changes import TableName
+from cdc.changes import Lsn, TableName
 from cdc.seams import AwayError, StreamError
 
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
@@ -258,6 +258,16 @@ class Connect:
         """Its configuration; None when there is none."""
         answer = self._ask("GET", f"/connectors/{name}/config", missing=True)
         return None if answer.status_code == 404 else dict(answer.json())
+
+    def delivered(self, name: str) -> Lsn | None:
+        """The end of the last commit of which Kafka has everything, by the connector's committed offset; None when it
+        has committed none. Connect commits an offset once all records up to it are acknowledged.
+        """
+        for entry in self._ask("GET", f"/connectors/{name}/offsets").json()["offsets"]:
+            committed = (entry["offset"] or {}).get("lsn_commit")
+            if committed is not None:
+                return Lsn(int(committed))
+        return None
 
     def restart(self, name: str, *, only_failed: bool = True) -> None:
         """Restart the connector and its tasks, those that failed or all."""

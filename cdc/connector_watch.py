@@ -35,7 +35,7 @@ _ANSWER = 5.0  # seconds that Connect has to answer
 class WatchedSource:
     """`source` as long as its connector can be repaired; see `cdc.seams.Source`."""
 
-    def __init__(self, source: Source, watcher: "_Watcher") -> None:
+    def __init__(self, source: Source, watcher: "Watcher") -> None:
         self._source = source
         self._watcher = watcher
 
@@ -73,21 +73,33 @@ def watched(
     origin: Origin,
     meter: Meter,
 ) -> Iterator[Source]:
-    """`source`, while connector `name` of the Connect at `url` is watched. `config` is what it is registered with when
-    it is gone, `source_dsn` where its slot is, `origin` what the source there was when the session began.
+    """`source`, while its connector is watched; see `watching`."""
+    with watching(
+        url=url, name=name, source_dsn=source_dsn, config=config, origin=origin, meter=meter
+    ) as watcher:
+        yield WatchedSource(source, watcher)
+
+
+@contextmanager
+def watching(
+    *, url: str, name: str, source_dsn: str, config: Mapping[str, str], origin: Origin, meter: Meter
+) -> Iterator["Watcher"]:
+    """Watch connector `name` of the Connect at `url`. `config` is what it is registered with when it is gone,
+    `source_dsn` where its slot is, `origin` what the source there was when the session began. What ended the watching
+    is the yielded value's `error`.
     """
-    watcher = _Watcher(url, name, source_dsn, config=config, origin=origin, meter=meter)
+    watcher = Watcher(url, name, source_dsn, config=config, origin=origin, meter=meter)
     thread = Thread(target=watcher.run, name="cdc-connector", daemon=True)
     thread.start()
     try:
-        yield WatchedSource(source, watcher)
+        yield watcher
     finally:
         watcher.ended.set()
         thread.join(timeout=30.0)
         meter.warn("")
 
 
-class _Watcher:
+class Watcher:
     def __init__(
         self,
         url: str,

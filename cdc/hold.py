@@ -13,6 +13,7 @@ goes on by itself, and the verifier that comes back finds its request gone.
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event as StopEvent
 from typing import Any, Protocol
@@ -97,13 +98,16 @@ class ControlGate:
 
 
 class Hold:
-    """The verifier's side of one request. `connection` is autocommit, to the target."""
+    """The verifier's side of one request. `connection` is autocommit, to the target. `partitions` are the names of a
+    stream's partitions, each of which has an applier of its own (`cdc.sharded`); all of them are held.
+    """
 
     def __init__(
         self,
         connection: psycopg.Connection[Any],
         stream: str,
         *,
+        partitions: Sequence[str] = (),
         lease: float,
         stop: StopEvent | None = None,
     ) -> None:
@@ -112,6 +116,7 @@ class Hold:
         """
         self._connection = connection
         self._stream = stream
+        self._held = list(partitions) or [stream]
         self._lease = lease
         self._stop = stop
         self._request = uuid.uuid4()
@@ -119,15 +124,17 @@ class Hold:
     def ask(self, *, timeout: float) -> bool:
         """Ask the applier to hold; False when it does not answer within `timeout` seconds."""
         self._connection.execute(
-            "DELETE FROM strangler_cdc.control WHERE stream = %s AND lease_until <= clock_timestamp()",
-            [self._stream],
+            "DELETE FROM strangler_cdc.control WHERE stream = ANY(%s) AND lease_until <= clock_timestamp()",
+            [self._held],
         )
         made = self._connection.execute(
             "INSERT INTO strangler_cdc.control (stream, request, lease_until)"
-            " VALUES (%s, %s, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (stream) DO NOTHING",
-            [self._stream, self._request, self._lease],
+            " SELECT held, %s, clock_timestamp() + make_interval(secs => %s) FROM unnest(%s::text[]) held"
+            " ON CONFLICT (stream) DO NOTHING",
+            [self._request, self._lease, self._held],
         ).rowcount
-        if not made:
+        if made != len(self._held):
+            self.release()
             raise HoldLostError(f"another verification of stream {self._stream} holds it; wait until it ends")
         if not self._wait("held_at IS NOT NULL", timeout, renew=True):
             return False
@@ -140,38 +147,41 @@ class Hold:
         """
         self._connection.execute(
             "UPDATE strangler_cdc.control SET upto = %s::pg_lsn,"
-            " lease_until = clock_timestamp() + make_interval(secs => %s) WHERE stream = %s AND request = %s",
-            [str(position), self._lease, self._stream, self._request],
+            " lease_until = clock_timestamp() + make_interval(secs => %s) WHERE stream = ANY(%s) AND request = %s",
+            [str(position), self._lease, self._held, self._request],
         )
         return self._wait("reached", timeout, renew=True)
 
     def still_held(self) -> bool:
         """Whether the applier still stands where it was told to."""
         row = self._connection.execute(
-            "SELECT reached FROM strangler_cdc.control"
-            " WHERE stream = %s AND request = %s AND lease_until > clock_timestamp()",
-            [self._stream, self._request],
+            "SELECT count(*) FILTER (WHERE reached) FROM strangler_cdc.control"
+            " WHERE stream = ANY(%s) AND request = %s AND lease_until > clock_timestamp()",
+            [self._held, self._request],
         ).fetchone()
-        return row is not None and bool(row[0])
+        return row is not None and row[0] == len(self._held)
 
     def release(self) -> None:
         """Let the stream go on."""
         self._connection.execute(
-            "DELETE FROM strangler_cdc.control WHERE stream = %s AND request = %s",
-            [self._stream, self._request],
+            "DELETE FROM strangler_cdc.control WHERE stream = ANY(%s) AND request = %s",
+            [self._held, self._request],
         )
 
     def _wait(self, condition: str, timeout: float, *, renew: bool = False) -> bool:
         question = (
-            f"SELECT {condition}, lease_until > clock_timestamp() FROM strangler_cdc.control"  # noqa: S608  (ours)
-            " WHERE stream = %s AND request = %s"
+            f"SELECT bool_and({condition}), bool_and(lease_until > clock_timestamp()) AND count(*) = %s"  # noqa: S608  (ours)
+            " FROM strangler_cdc.control"
+            " WHERE stream = ANY(%s) AND request = %s"
         )
         renewed = time.monotonic()
         deadline = renewed + timeout
         while True:
             if self._stop is not None and self._stop.is_set():
                 raise HoldLostError("stopped")
-            row = self._connection.execute(question.encode(), [self._stream, self._request]).fetchone()
+            row = self._connection.execute(
+                question.encode(), [len(self._held), self._held, self._request]
+            ).fetchone()
             if row is None or not row[1]:
                 raise HoldLostError(
                     f"the hold of stream {self._stream} ran out before it was used; try again"
@@ -189,6 +199,6 @@ class Hold:
     def _renew(self) -> None:
         self._connection.execute(
             "UPDATE strangler_cdc.control SET lease_until = clock_timestamp() + make_interval(secs => %s)"
-            " WHERE stream = %s AND request = %s",
-            [self._lease, self._stream, self._request],
+            " WHERE stream = ANY(%s) AND request = %s",
+            [self._lease, self._held, self._request],
         )

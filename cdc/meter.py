@@ -136,8 +136,12 @@ class Meter:
         with self._lock:
             self._facts = replace(self._facts, position=position)
 
-    def applied(self, transactions: Sequence[Transaction], now: datetime) -> None:
-        """`transactions` were written at `now`. Those that go on (`more`) are counted with their last piece."""
+    def applied(
+        self, transactions: Sequence[Transaction], now: datetime, *, of_partition: bool = False
+    ) -> None:
+        """`transactions` were written at `now`. Those that go on (`more`) are counted with their last piece. Positions
+        `of_partition` are offsets and say nothing of the source's log (`cdc.sharded`).
+        """
         with self._lock:
             counts = list(self._facts.latencies)
             ended = [transaction for transaction in transactions if not transaction.more]
@@ -149,7 +153,7 @@ class Meter:
                 counts[place] += 1
             self._facts = replace(
                 self._facts,
-                position=ended[-1].position if ended else self._facts.position,
+                position=ended[-1].position if ended and not of_partition else self._facts.position,
                 transactions=self._facts.transactions + len(ended),
                 changes=self._facts.changes + sum(len(each.changes) for each in transactions),
                 latencies=tuple(counts),

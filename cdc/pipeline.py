@@ -339,6 +339,18 @@ def _session(
     with connect(config.target_dsn, name=f"strangler_cdc {config.slot}") as connection:
         _make_schema(connection, config)
     ours.clear()  # until we have the lock, the status may be another process's
+    if config.kafka is not None and config.kafka.partitions > 1:
+        from cdc.sharded.session import shared_session  # noqa: PLC0415  # costs nothing unless asked for
+
+        def begin(sink: PostgresSink) -> Origin:
+            _begin(config, sink, stop, meter, on_progress)
+            return _same_log(config, sink, anew=False)
+
+        shared_session(
+            config, stop, ours, meter, begin=begin, only_sink=lambda: _only_sink(config, stop, wait=None),
+            connector=connector(config, config.kafka), read_tables=lambda: _tables(config), announce=on_applied,
+        )  # fmt: skip
+        return
     sink = _only_sink(config, stop)
     ours.set()
     source: Source | None = None
@@ -383,13 +395,20 @@ def _fed(
     )
 
 
-def _same_log(config: StreamConfig, sink: PostgresSink) -> Origin:
-    """What the source is, which holds the log that the target was filled from. Raises StreamError when it does not."""
+def _same_log(config: StreamConfig, sink: PostgresSink, *, anew: bool = True) -> Origin:
+    """What the source is, which holds the log that the target was filled from. Raises StreamError when it does not.
+    `anew`: what waits in Kafka can be read again from the slot.
+    """
     position, stored = sink.position(), read_origin(sink.connection, config.slot)
     assert position is not None, "the snapshot or an earlier life has stored it"
     found = check_origin(config.source_dsn, stream=config.slot, position=position, stored=stored)
     if found == stored:
         return found
+    if stored is not None and not anew:
+        raise StreamError(
+            f"the source went from timeline {stored.timeline} to {found.timeline}: what waits in the topic's "
+            f"partitions may be of the end of the log that was abandoned; {BEGIN_ANEW}"
+        )
     if stored is not None:
         structlog.get_logger().warning(
             "source_took_a_new_timeline", stream=config.slot, before=stored.timeline, now=found.timeline
@@ -462,7 +481,7 @@ def connector(config: StreamConfig, kafka: KafkaSettings) -> dict[str, str]:
 
 
 def _make_schema(connection: psycopg.Connection[Any], config: StreamConfig) -> None:
-    parks = config.on_refused is OnRefused.PARK
+    parks = config.on_refused is OnRefused.PARK or (config.kafka is not None and config.kafka.partitions > 1)
     if schema.complete(connection) if parks else schema.exists(connection):
         return
     try:
@@ -474,8 +493,11 @@ def _make_schema(connection: psycopg.Connection[Any], config: StreamConfig) -> N
         ) from error
 
 
-def _only_sink(config: StreamConfig, stop: StopEvent) -> PostgresSink:
-    deadline = time.monotonic() + _WAIT_FOR_PREDECESSOR
+def _only_sink(
+    config: StreamConfig, stop: StopEvent, *, wait: float | None = _WAIT_FOR_PREDECESSOR
+) -> PostgresSink:
+    """The stream's sink; another process's lock is waited for `wait` seconds, None: until `stop`."""
+    deadline = None if wait is None else time.monotonic() + wait
     while True:
         try:
             return PostgresSink(
@@ -486,7 +508,7 @@ def _only_sink(config: StreamConfig, stop: StopEvent) -> PostgresSink:
             )
         except AlreadyRunningError:
             # the sessions of a killed process live until the server notices
-            if time.monotonic() > deadline or stop.wait(0.05):
+            if (deadline is not None and time.monotonic() > deadline) or stop.wait(0.05):
                 raise
 
 

@@ -75,7 +75,10 @@ def _forget(target: psycopg.Connection[Any], slot: str) -> None:
         if table in absent:
             continue
         target.execute(
-            sql.SQL("DELETE FROM strangler_cdc.{} WHERE stream = %s").format(sql.Identifier(table)), [slot]
+            sql.SQL("DELETE FROM strangler_cdc.{} WHERE stream = %s OR starts_with(stream, %s)").format(
+                sql.Identifier(table)
+            ),
+            [slot, f"{slot}/"],  # its partitions
         )
     row = target.execute(
         "SELECT NOT EXISTS (SELECT FROM strangler_cdc.position)"

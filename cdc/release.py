@@ -148,22 +148,31 @@ def retry(
         if address
         else list(read_parked(target_dsn, stream=stream))
     )
-    done: list[Retried] = []
-    refused: list[Retried] = []
     with ExitStack() as stack:
         sinks: dict[str, PostgresSink] = {}
         for name in dict.fromkeys(lot.stream for lot in waiting):
             sink = sinks[name] = PostgresSink(target_dsn, stream=name, mapping=mapping, applier=False)
             stack.callback(sink.close)
             sink.connection.execute(f"SET lock_timeout = '{_PATIENCE}'".encode())
-        while waiting:
-            refused = []
-            for lot in waiting:
-                outcome = _retry(sinks[lot.stream], lot)
-                (refused if outcome.error else done).append(outcome)
-            if len(refused) == len(waiting):
-                break
-            waiting = [each.lot for each in refused]
+        return _retry_all(sinks, waiting)
+
+
+def retry_partition(sink: PostgresSink, *, stream: str) -> tuple[Retried, ...]:
+    """As `retry`, every lot of `stream`, through a sink that the caller keeps (`applier=False`)."""
+    return _retry_all({stream: sink}, list(read_parked(sink.connection, stream=stream)))
+
+
+def _retry_all(sinks: dict[str, PostgresSink], waiting: list[Lot]) -> tuple[Retried, ...]:
+    done: list[Retried] = []
+    refused: list[Retried] = []
+    while waiting:
+        refused = []
+        for lot in waiting:
+            outcome = _retry(sinks[lot.stream], lot)
+            (refused if outcome.error else done).append(outcome)
+        if len(refused) == len(waiting):
+            break
+        waiting = [each.lot for each in refused]
     return (*done, *refused)
 
 

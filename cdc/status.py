@@ -19,9 +19,22 @@ from cdc import schema
 from cdc.changes import Lsn
 from cdc.meter import Meter, Phase, SnapshotProgress, TableProgress, as_json, quantile
 from cdc.sessions import connect
+from cdc.sharded.claim import partition_stream
+from cdc.sharded.fence import holders, partitions
 
 _EVERY = 0.25  # seconds
 _ALIVE_WITHIN = 3.0  # seconds since the last sign of life
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """One partition of a stream: the offset behind what is stored, and the process that has it (`host:pid`, "" when
+    none does).
+    """
+
+    number: int
+    offset: int
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class CdcStatus:
     latencies: tuple[int, ...]
     parked: int = 0
     warning: str = ""
+    partitions: tuple[PartitionStatus, ...] = ()
 
 
 _READ = """
@@ -113,6 +127,19 @@ def read_status(target: str | psycopg.Connection[Any], *, stream: str) -> CdcSta
         latencies=latencies,
         warning=state.get("warning", ""),  # a process of an earlier version writes none
         parked=0 if absent else _parked(target, stream),  # in an older schema nothing can be parked
+        partitions=_partitions(target, stream),
+    )
+
+
+def _partitions(target: psycopg.Connection[Any], stream: str) -> tuple[PartitionStatus, ...]:
+    offsets = partitions(target, stream)
+    if not offsets:
+        return ()
+    found = holders(target, [partition_stream(stream, number) for number in offsets])
+    return tuple(
+        PartitionStatus(number, offset, holder.instance if holder is not None else "")
+        for number, offset in sorted(offsets.items())
+        for holder in [found.get(partition_stream(stream, number))]
     )
 
 

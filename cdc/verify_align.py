@@ -5,11 +5,12 @@
 
 Holding first is essential: an applier that is past C already would make every row it wrote look false. It
 stands still only until the two snapshots are open (tens of milliseconds). Without a running applier the
-stored position must already contain everything before C. The method is that of Vitess' VDiff.
+stored position must already contain everything before C. A stream over several partitions (`cdc.sharded`) is held in
+each of them, and must run. The method is that of Vitess' VDiff.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event as StopEvent
 from typing import Any
@@ -21,6 +22,8 @@ from cdc.changes import Lsn
 from cdc.hold import Hold, HoldLostError
 from cdc.pipeline import StreamConfig
 from cdc.sessions import connect
+from cdc.sharded.claim import partition_stream
+from cdc.sharded.fence import partitions
 from cdc.sinks.session import AlreadyRunningError, lock_stream
 from cdc.sources.slot import SlotTimeoutError, created_slot, slot_state
 
@@ -49,12 +52,17 @@ def align(
     """
     deadline = time.monotonic() + timeout
     reason = ""
+    parts = [partition_stream(config.slot, number) for number in partitions(control, config.slot)]
     while time.monotonic() < deadline:
         try:
             with _no_applier(control, config.slot) as alone:
+                if alone and parts:
+                    raise HoldLostError(  # noqa: TRY301  (an owner of partition 0 is about to come)
+                        f"no instance of stream {config.slot} has partition 0: start one, `strangler cdc run`"
+                    )
                 if alone:
                     return _align_alone(config, source, target, deadline=deadline, stop=stop)
-            return _align_running(config, control, source, target, deadline=deadline, stop=stop)
+            return _align_running(config, control, source, target, parts, deadline=deadline, stop=stop)
         except (HoldLostError, SlotTimeoutError) as error:
             if stop is not None and stop.is_set():
                 raise VerifyError(STOPPED) from error
@@ -84,11 +92,12 @@ def _align_running(
     control: psycopg.Connection[Any],
     source: psycopg.Connection[Any],
     target: psycopg.Connection[Any],
+    parts: Sequence[str],
     *,
     deadline: float,
     stop: StopEvent | None,
 ) -> tuple[Lsn, float]:
-    hold = Hold(control, config.slot, lease=_LEASE, stop=stop)
+    hold = Hold(control, config.slot, partitions=parts, lease=_LEASE, stop=stop)
     held_from: float | None = None
     try:
         if not hold.ask(timeout=max(0.1, deadline - time.monotonic())):
@@ -99,14 +108,29 @@ def _align_running(
             )
         held_from = time.monotonic()
         with _source_snapshot(config, source, _HOLD_AT_MOST, stop) as position:
+            if parts:
+                _nothing_in_progress(source)
             if not hold.go_to(position, timeout=max(0.1, deadline - time.monotonic())):
                 raise HoldLostError(f"the applier did not reach {position} in time")
             stored = _open_target(target, config.slot)
-            if not hold.still_held() or stored is None or stored > position:
+            # what partitions have stored lies before their hold; the stream's own position may be past `position`
+            if not hold.still_held() or stored is None or (stored > position and not parts):
                 raise HoldLostError("the hold ran out while the snapshot of the target was opened")
         return position, (time.monotonic() - held_from) * 1000
     finally:
         hold.release()
+
+
+def _nothing_in_progress(source: psycopg.Connection[Any]) -> None:
+    """A partition knows of a change where it was written and what had committed before its transaction, not where it
+    committed itself. So none may have begun before the snapshot and commit after it.
+    """
+    row = source.execute("SELECT count(*) FROM pg_snapshot_xip(pg_current_snapshot())").fetchone()
+    if row is not None and row[0]:
+        raise HoldLostError(
+            f"{row[0]} transactions were in progress on the source: a stream of several partitions can be compared "
+            "only at a moment when none is"
+        )
 
 
 def _align_alone(

@@ -34,16 +34,17 @@ APPLIED = "X-Strangler-Applied"
 _EVERY = 0.025  # seconds between looks while requests come
 _WITHOUT_STREAM = 1.0  # and when there was nothing to see
 _USED = 1.0  # seconds after the last request during which it is still looked
-# Streams of one source are one log: the one that is furthest behind is what holds for all their tables.
+# Streams of one source are one log: the one that is furthest behind is what holds for all their tables. A name with a
+# slash is one partition of a stream, whose position is not one of the log.
 _QUERY = """
 SELECT min(lsn)::text, max(commit_time), extract(epoch FROM clock_timestamp() - max(applied_at)) * 1000
-FROM strangler_cdc.position
+FROM strangler_cdc.position WHERE stream !~ '/'
 """
 # A process that has fallen silent is behind by that much more. One stream without a word: nobody knows.
 _LAG = """
 SELECT CASE WHEN count(*) = count((s.state->>'lag_seconds')::float8) THEN
     max((s.state->>'lag_seconds')::float8 + greatest(0, extract(epoch FROM clock_timestamp() - s.heartbeat))) * 1000 END
-FROM strangler_cdc.position p LEFT JOIN strangler_cdc.status s USING (stream)
+FROM strangler_cdc.position p LEFT JOIN strangler_cdc.status s USING (stream) WHERE p.stream !~ '/'
 """
 
 

@@ -64,6 +64,7 @@ class KafkaNames:
     connect_env: str
     topic: str
     max_record: int
+    partitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,11 @@ class _Kafka(_Strict):
     )
     connect_env: Variable = Field("STRANGLER_CONNECT", description="variable with the URL of Kafka Connect")
     topic: Topic | None = Field(None, description="topic of the stream's own; the slot's name unless said")
+    partitions: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        1,
+        description="1: whole transactions in commit order. More: so many processes share the stream, order is kept "
+        "for each key alone (docs/how-to/kafka.md). Not to be changed while the stream lives",
+    )
     max_record_bytes: Annotated[int, Field(ge=1_048_576, le=1_073_741_823)] = Field(
         LARGEST_RECORD,
         description="largest record: a row before and after the change, as JSON. A topic that exists keeps its own "
@@ -481,7 +487,11 @@ def _mapping_problems(data: Mapping[str, Any], places: Places) -> list[Problem]:
 def _stream(parsed: _Stream) -> Stream:
     names = parsed.kafka
     kafka = KafkaNames(
-        names.bootstrap_env, names.connect_env, names.topic or parsed.slot, names.max_record_bytes
+        names.bootstrap_env,
+        names.connect_env,
+        names.topic or parsed.slot,
+        names.max_record_bytes,
+        names.partitions,
     )
     return Stream(
         slot=parsed.slot,

@@ -110,11 +110,17 @@ def over_tcp(dsn: str, postgres: EmbeddedPostgres, *, role: str) -> str:
 
 @contextmanager
 def kafka_shop(
-    source: str, target: str, postgres: EmbeddedPostgres, *, role: str, kafka: KafkaLab
+    source: str,
+    target: str,
+    postgres: EmbeddedPostgres,
+    *,
+    role: str,
+    kafka: KafkaLab,
+    partitions: int = 1,
 ) -> Iterator[Shop]:
     """The shop of two empty databases with the stream between them through `kafka`; its connector goes at the end."""
     made = make_shop(source, target, f"stream_{secrets.token_hex(4)}")
-    settings = KafkaSettings(kafka.bootstrap, kafka.connect, topic=made.config.slot)
+    settings = KafkaSettings(kafka.bootstrap, kafka.connect, topic=made.config.slot, partitions=partitions)
     yield Shop(replace(made.config, source_dsn=over_tcp(source, postgres, role=role), kafka=settings))
     forget(settings, name=made.config.slot)
 

@@ -180,10 +180,21 @@ class _Reader:
 
 
 class Decoder:
-    """Knows the tables (`learn`) and reads records of them. Rows of other tables count and say nothing."""
+    """Knows the tables (`learn`) and reads records of them. Rows of other tables count and say nothing.
 
-    def __init__(self, tables: Mapping[TableName, Table], modes: Modes = Modes()) -> None:  # noqa: B008  (frozen)
+    `halves`: the two halves of an update that changed the key lie in different partitions, so they are a deletion and
+    an insertion; large values that the update left alone are UNCHANGED in the inserted row.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[TableName, Table],
+        modes: Modes = Modes(),  # noqa: B008  (frozen)
+        *,
+        halves: bool = False,
+    ) -> None:
         self._modes = modes
+        self._halves = halves
         self._left: tuple[TableName, Row] | None = None  # the whole old row of a key change that has begun
         self._tables: dict[TableName, Table] = dict(tables)
         self._by_name = {(name.schema, name.name): name for name in tables}
@@ -282,7 +293,7 @@ class Decoder:
             return record
         marks = dict(headers) if headers else {}
         before = said.before
-        if op == "d" and "__debezium.newkey" in marks and before is not None:
+        if op == "d" and "__debezium.newkey" in marks and before is not None and not self._halves:
             reader = self._reader(table, before)
             whole = reader.relation.identity is Identity.FULL
             self._left = (table, reader.row(before)) if whole else None
@@ -327,6 +338,8 @@ class Decoder:
             moved = marks.get("__debezium.oldkey")
             if moved is None:
                 return Change(Operation.INSERT, reader.relation, None, reader.row(after))
+            if self._halves:
+                return Change(Operation.INSERT, reader.relation, None, reader.updated(after))
             left, self._left = self._left, None
             if left is not None and left[0] == table and len(left[1]) == len(reader.names):
                 return Change(Operation.UPDATE, reader.relation, left[1], reader.updated(after, left[1]))

@@ -5,8 +5,8 @@ at once). What is refused here too is refused for good: it is parked, or stops t
 position.
 """
 
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -36,6 +36,7 @@ class OneByOne:
         self._mapping = mapping
         self._plans = plans
         self._keys = keys
+        self.parks: Callable[[str | None], bool] = parkable
 
     def write(
         self, transactions: Sequence[Transaction], *, parking: Parking | None, deferred: bool
@@ -98,7 +99,7 @@ class OneByOne:
         except ApplyError as error:
             cause = error.__cause__
             sqlstate = cause.sqlstate if isinstance(cause, psycopg.Error) else None
-            if not parkable(sqlstate):
+            if not self.parks(sqlstate):
                 raise
             return Refusal(sqlstate or "", error.reason, error.column)
         return None

@@ -74,6 +74,11 @@ class Parking:
             if self._count() != self._changes:  # others only take away: an equal count is an equal content
                 self._load()
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is parked, as far as is known."""
+        return bool(self._blocked)
+
     def leave(self) -> None:
         """After the commit: let others take parked changes away."""
         if self._locked:

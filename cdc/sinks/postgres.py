@@ -233,6 +233,18 @@ class PostgresSink:
         if schema.complete(self._connection):
             self._connection.execute("DELETE FROM strangler_cdc.parked WHERE stream = $1", [self._stream])
 
+    def waiting(self) -> bool:
+        """Whether any key is parked. Costs nothing while none ever was."""
+        if self._parking is None:
+            return False
+        self._parking.enter()
+        self._parking.leave()
+        return self._parking.any
+
+    def park_only(self, parks: Callable[[str | None], bool]) -> None:
+        """Park refusals with such an SQLSTATE; any other stops the stream."""
+        self._one_by_one.parks = parks
+
     def forget_plans(self) -> None:
         """A transaction of the caller's was undone, and the tables staged within it are gone."""
         self._plans.clear()

@@ -295,7 +295,7 @@ class KafkaSource:
 
     def _await_topic(self, consumer: KafkaConsumer, after: Lsn) -> None:
         deadline = time.monotonic() + _TOPIC_SECONDS
-        while not consumer.partitions_for_topic(self._partition.topic):
+        while not (found := consumer.partitions_for_topic(self._partition.topic)):
             if time.monotonic() > deadline:
                 if self._memory is not None:
                     self._memory.check(None, position=after)
@@ -304,6 +304,11 @@ class KafkaSource:
                     "nothing yet; `strangler cdc connector status` says how it is"
                 )
             time.sleep(0.1)
+        if len(found) > 1:
+            raise StreamError(
+                f"topic {self._partition.topic} has {len(found)} partitions, so transactions are not in one piece: say "
+                f"`partitions: {len(found)}` under stream.kafka, or {BEGIN_ANEW}"
+            )
 
     def _started(self) -> KafkaConsumer:
         assert self._consumer is not None, "start() comes before read()"

@@ -166,6 +166,10 @@ def status(*, session: Session, as_json: bool) -> None:
         f"{seen.changes} changes in {seen.transactions} transactions, {seen.snapshot_rows} rows by snapshot",
         f"heartbeat {format_seconds(seen.heartbeat_age)} ago" + ("" if seen.running else ": not running"),
     ]
+    lines += [
+        f"partition {part.number}: offset {part.offset}, {part.instance or 'nobody has it'}"
+        for part in seen.partitions
+    ]
     if seen.latency_ms_p50 is not None:
         lines.append(f"commit to applied: p50 {seen.latency_ms_p50} ms, p99 {seen.latency_ms_p99} ms")
     if seen.parked:

@@ -215,6 +215,7 @@ class CdcStream:
             variable(names.bootstrap_env, what="the brokers of Kafka"),
             variable(names.connect_env, what="Kafka Connect"),
             names.topic,
+            partitions=names.partitions,
             max_record=names.max_record,
         )
 

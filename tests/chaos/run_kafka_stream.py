@@ -1,7 +1,8 @@
 """The change stream through Kafka as a process. Run as a program by test_cdc_kafka_kill.py (MAPPING SLOT PUBLICATION),
 by nursery.py as a fork.
 
-The databases and the pair stand in CDC_SOURCE_DSN, CDC_TARGET_DSN, KAFKA_BOOTSTRAP and KAFKA_CONNECT.
+The databases and the pair stand in CDC_SOURCE_DSN, CDC_TARGET_DSN, KAFKA_BOOTSTRAP and KAFKA_CONNECT, the number of
+partitions in KAFKA_PARTITIONS, 1 unless set.
 """
 
 import os
@@ -27,7 +28,12 @@ def main(mapping: Path, slot: str, publication: str) -> None:
             mapping=shop_mapping(mapping.read_text()),
             source_dsn=os.environ["CDC_SOURCE_DSN"],
             target_dsn=os.environ["CDC_TARGET_DSN"],
-            kafka=KafkaSettings(os.environ["KAFKA_BOOTSTRAP"], os.environ["KAFKA_CONNECT"], topic=slot),
+            kafka=KafkaSettings(
+                os.environ["KAFKA_BOOTSTRAP"],
+                os.environ["KAFKA_CONNECT"],
+                topic=slot,
+                partitions=int(os.environ.get("KAFKA_PARTITIONS", "1")),
+            ),
         ),
         stop,
     )
