@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from chassis.speedups import activate
@@ -17,6 +18,9 @@ from workshop.postgres import EmbeddedPostgres
 
 # Before any test imports the data path: `make test` runs the proxy's tests on both builds.
 activate(PROXY)
+# How long an example takes says how busy the machine is, not whether a law holds.
+settings.register_profile("laws", deadline=None)
+settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session")
