@@ -23,6 +23,8 @@ from cdc.seams import AwayError, StreamError
 
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
 _CLASS: Final = "io.debezium.connector.postgresql.PostgresConnector"
+RECONNECT_MS: Final = 1_000
+"""Longest pause of a Kafka client between two tries to reach a broker; kafka-python's own default is 30 s."""
 _SECONDS = 15.0
 LARGEST_RECORD: Final = 32 * 1024 * 1024
 """Bytes of a record, a row before and after the change as JSON, unless told; Kafka's own default is a megabyte."""

@@ -24,7 +24,7 @@ from kafka.structs import OffsetAndMetadata
 
 from cdc.announce import Announce
 from cdc.changes import Lsn, TableName
-from cdc.connect import Connect, KafkaSettings
+from cdc.connect import RECONNECT_MS, Connect, KafkaSettings
 from cdc.connector_watch import watching
 from cdc.decode.debezium import Decoder, Record, Table, UnknownColumnsError
 from cdc.lineage import Origin
@@ -370,6 +370,7 @@ class Instance:
                 auto_offset_reset="none",
                 max_poll_records=_RECORDS_A_READ,
                 fetch_max_wait_ms=50,
+                reconnect_backoff_max_ms=RECONNECT_MS,
                 session_timeout_ms=_SESSION_MS,
                 heartbeat_interval_ms=_SESSION_MS // 3,
                 max_poll_interval_ms=_BUSY_MS,

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from cdc.changes import Lsn
-from cdc.connect import Connect, KafkaSettings
+from cdc.connect import RECONNECT_MS, Connect, KafkaSettings
 from cdc.seams import AwayError, StreamError
 from cdc.sessions import connect
 from cdc.sharded.claim import Claim, partition_stream
@@ -98,7 +98,9 @@ class Keeper:
         ):
             if not self._lock(target):
                 return
-            consumer = KafkaConsumer(bootstrap_servers=self._kafka.bootstrap)
+            consumer = KafkaConsumer(
+                bootstrap_servers=self._kafka.bootstrap, reconnect_backoff_max_ms=RECONNECT_MS
+            )
             try:
                 self._follow(source, target, door, consumer)
             finally:

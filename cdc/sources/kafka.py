@@ -32,6 +32,7 @@ from kafka.structs import OffsetAndMetadata
 
 from cdc.assembly import Assembly, GapError
 from cdc.changes import Event, Lsn, TableName, Watermark
+from cdc.connect import RECONNECT_MS
 from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsError
 from cdc.decode.debezium_values import DebeziumError, Modes
 from cdc.lineage import Topic, judge_topic
@@ -42,7 +43,6 @@ _BYTES_A_FETCH = 8_000_000
 _ANSWER = 3_000  # milliseconds that a broker has to tell a topic's id
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
-_RECONNECT_MS = 1_000  # longest pause between two tries to reach a broker; kafka-python's own default is 30 s
 _REPEATED_WITHIN = 30_000  # milliseconds a connector may go on after a record that it could not send
 _TOPIC_SECONDS = 60.0  # that a new connector may take to write its first record
 
@@ -128,7 +128,7 @@ class KafkaSource:
                 max_poll_records=_RECORDS_A_READ,
                 fetch_max_wait_ms=50,
                 fetch_min_bytes=1,
-                reconnect_backoff_max_ms=_RECONNECT_MS,
+                reconnect_backoff_max_ms=RECONNECT_MS,
                 # a megabyte, the default, is gone before the next one can be asked for
                 max_partition_fetch_bytes=_BYTES_A_FETCH,
             )
@@ -277,6 +277,7 @@ class KafkaSource:
                 bootstrap_servers=self._bootstrap,
                 request_timeout_ms=_ANSWER,
                 bootstrap_timeout_ms=_ANSWER,
+                reconnect_backoff_max_ms=RECONNECT_MS,
             )
         (found,) = self._admin.describe_topics([self._partition.topic])
         if found["error_code"] or not found.get("topic_id"):
