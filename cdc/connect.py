@@ -152,8 +152,11 @@ def connector_config(
         "errors.max.retries": "-1",
         "key.converter": "org.apache.kafka.connect.json.JsonConverter",
         "key.converter.schemas.enable": "false",
+        "key.converter.replace.null.with.default": "false",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.schemas.enable": "false",
+        # by default a NULL in a column that has a default is written as that default, and cannot be told from it
+        "value.converter.replace.null.with.default": "false",
         "transforms": "one",
         "transforms.one.type": "org.apache.kafka.connect.transforms.RegexRouter",
         "transforms.one.regex": ".*",

@@ -139,7 +139,7 @@ class Encoder:
             "connector": "postgresql",
             "name": self._prefix,
             "ts_ms": micros // 1000,
-            "snapshot": "false",
+            "snapshot": None,  # its default, "false", which the converter is told not to fill in
             "db": self._database,
             "sequence": f'[{last},"{int(transaction.position)}"]',
             "ts_us": micros,

@@ -57,6 +57,7 @@ def engine_properties(connector: Mapping[str, str], source_dsn: str) -> dict[str
         "errors.max.retries": "0",
         # the engine's own converters; names without `key.` and `value.` count for both
         "converter.schemas.enable": "false",
+        "converter.replace.null.with.default": "false",  # as in `cdc.connect`
     }
 
 

@@ -51,8 +51,10 @@ ALTER TABLE big ALTER body SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL,
 CREATE TABLE whole (id int PRIMARY KEY, a text NOT NULL DEFAULT 'd', b text);
 ALTER TABLE whole ALTER b SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;
 CREATE TABLE part (id int PRIMARY KEY, a text NOT NULL DEFAULT 'd', b text);
+CREATE TABLE preset (id int PRIMARY KEY, n int DEFAULT 7, t text DEFAULT 'd', b boolean DEFAULT true,
+    p numeric(10,2) DEFAULT 1, ts timestamptz DEFAULT '2024-02-29 10:00:00+00', j jsonb DEFAULT '{}');
 """
-KEYS = {"value": ("id",), "big": ("id", "sub"), "whole": ("id",), "part": ("id",)}
+KEYS = {"value": ("id",), "big": ("id", "sub"), "whole": ("id",), "part": ("id",), "preset": ("id",)}
 
 HISTORY = (
     """INSERT INTO value VALUES (1, -2, 1073741823, 1.5, 0.1, 19.99, 12345678901234567890.123456, -99999, 1.25,
@@ -81,6 +83,9 @@ HISTORY = (
      '12:00', '178000000 years')""",
     "INSERT INTO value (id, ia, ta, i4r, jb, js, n2, m) VALUES (8, '{}', '{}', 'empty', 'null', '\"s\"', 0, 0)",
     "UPDATE value SET tx = 'changed', ta = NULL WHERE id = 1",
+    "INSERT INTO preset VALUES (1, NULL, NULL, NULL, NULL, NULL, NULL)",
+    "INSERT INTO preset (id) VALUES (2)",
+    "UPDATE preset SET n = NULL, t = NULL WHERE id = 2",
     """INSERT INTO big SELECT 1, 'a', repeat('x', 9000), decode(repeat('ab', 9000), 'hex'),
     array_agg(md5(g::text)), to_jsonb(repeat('y', 9000)), array_agg(g::bigint), array_agg(current_date + g),
     array_agg(md5(g::text)::uuid), 'p' FROM generate_series(1, 2000) g""",
