@@ -19,11 +19,12 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.changes import Lsn, TableName, Transaction
-from cdc.columntypes import read_tables
+from cdc.columntypes import read_schema_columns, read_tables
 from cdc.connect import Connect, KafkaSettings, connector_config, forget
 from cdc.decode.debezium import Decoder, Table
 from cdc.decode.debezium_values import Modes
 from cdc.encode.debezium import Encoder
+from cdc.encode.debezium_schemas import Schemas
 from cdc.seams import Source
 from cdc.sources.embedded import EmbeddedSource, engine_properties
 from cdc.sources.kafka import KafkaSource
@@ -119,10 +120,16 @@ class Bench:
         """What reads its records."""
         return Decoder(self._tables(), Modes.of(self.properties(more)))
 
-    def encoder(self) -> Encoder:
+    def encoder(self, *, schemas: bool = False) -> Encoder:
         """What writes our transactions as its records."""
         database = str(conninfo_to_dict(self.dsn)["dbname"])
-        return Encoder(prefix="theirs", database=database, tables=self._tables(), keys=self.keys)
+        tables = self._tables()
+        known = None
+        if schemas:
+            with admin(self.dsn) as connection:
+                columns = read_schema_columns(connection, tables)
+            known = Schemas(prefix="theirs", tables=tables, columns=columns, keys=self.keys)
+        return Encoder(prefix="theirs", database=database, tables=tables, keys=self.keys, schemas=known)
 
     def _tables(self) -> dict[TableName, Table]:
         with admin(self.dsn) as connection:

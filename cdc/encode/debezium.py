@@ -1,9 +1,10 @@
 """Our transactions as the records that Debezium 3.6 would write of them: key, value, headers. Pure.
 
-Made for people and programs that know Debezium's envelopes (`strangler cdc tail`), with the settings of `cdc.connect`
-and without schemas. `tests/contract/test_cdc_conformance.py` holds them equal to the connector's own, but for what a
-`Transaction` does not keep: the log position of each single row (all bear their commit's) and the time at which a
-process of Debezium's handled it.
+Made for people and programs that know Debezium's envelopes (`strangler cdc tail`), with the settings of `cdc.connect`;
+with `schemas` each key and value comes in its wrapper (`cdc.encode.debezium_schemas`).
+`tests/contract/test_cdc_conformance.py` holds them equal to the connector's own, but for what a `Transaction` does not
+keep: the log position of each single row (all bear their commit's), where messages stood between changes, and the time
+at which a process of Debezium's handled it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Final
 from cdc.changes import Change, LogMessage, Lsn, Operation, Relation, Row, TableName, Transaction
 from cdc.decode.debezium import Table
 from cdc.decode.debezium_values import ColumnType
+from cdc.encode.debezium_schemas import Schemas
 from cdc.encode.debezium_values import value_json
 
 VERSION: Final = "3.6.3.Final"
@@ -47,8 +49,10 @@ class Encoder:
         database: str,
         tables: Mapping[TableName, Table],
         keys: Mapping[TableName, tuple[str, ...]],
+        schemas: Schemas | None = None,
     ) -> None:
         self._prefix = prefix
+        self._schemas = schemas
         self._database = database
         self._types = {
             name: {
@@ -64,8 +68,27 @@ class Encoder:
 
     def encode(self, transaction: Transaction, *, now: datetime) -> Iterator[Envelope]:
         """BEGIN, a record or more for each change and message, END. `now`: when the records are made. Raises ValueError
-        for a value that its type cannot have.
+        for a value that its type cannot have, SchemaError for a table that changed since its schema was read.
         """
+        return map(self._wrapped, self._records(transaction, now))
+
+    def heartbeat(self, *, now: datetime) -> Envelope:
+        """What says that the log has moved on without a change."""
+        topic = f"__debezium-heartbeat.{self._prefix}"
+        said = {"ts_ms": _microseconds(now) // 1000}
+        return self._wrapped(Envelope(topic, {"serverName": self._prefix}, said, {}))
+
+    def _wrapped(self, record: Envelope) -> Envelope:
+        if self._schemas is None:
+            return record
+        topic, wrap_key = record.topic, self._schemas.wrap_key
+        # the headers of a key change hold the other key
+        headers = {name: wrap_key(topic, other) for name, other in record.headers.items()}
+        return Envelope(
+            topic, wrap_key(topic, record.key), self._schemas.wrap_value(topic, record.value), headers
+        )
+
+    def _records(self, transaction: Transaction, now: datetime) -> Iterator[Envelope]:
         name = f"{transaction.xid}:{int(transaction.position)}"
         if not self._open:
             self._open, self._total, self._counts = True, 0, {}
@@ -82,6 +105,8 @@ class Encoder:
         self, change: Change, transaction: Transaction, name: str, now: datetime
     ) -> Iterator[Envelope]:
         table = change.relation.table
+        if self._schemas is not None:
+            self._schemas.check(change.relation)
         topic = f"{self._prefix}.{table.schema}.{table.name}"
         before, after = self._row(change.relation, change.before), self._row(change.relation, change.after)
         old, new = self._key(table, before), self._key(table, after)

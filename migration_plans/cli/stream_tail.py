@@ -6,6 +6,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import click
@@ -13,8 +14,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.changes import Lsn, Transaction
-from cdc.columntypes import read_tables
-from cdc.encode.debezium import Encoder
+from cdc.columntypes import read_schema_columns, read_tables
+from cdc.encode.debezium import Encoder, Envelope
+from cdc.encode.debezium_schemas import SchemaError, Schemas
 from cdc.sessions import connect
 from cdc.sources.slot import SlotSource
 from migration_plans.cli.exits import SaysNoError
@@ -27,16 +29,21 @@ _WAIT = 0.2  # seconds; how soon SIGTERM is seen
 @click.command()
 @with_session
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many transactions.")
-def tail(*, session: Session, limit: int | None) -> None:
+@click.option(
+    "--schemas", is_flag=True, help="Wrap keys and values with their schemas, as schemas.enable=true does."
+)
+@click.option("--heartbeats", is_flag=True, help="Print a heartbeat where the log moves on without a change.")
+def tail(*, session: Session, limit: int | None, schemas: bool, heartbeats: bool) -> None:
     """Print what is committed to PLAN's source tables from now on, one JSON object a line, until SIGINT or SIGTERM.
 
-    Records are Debezium's envelopes (topic, key, value, headers) without schemas. They are read through a temporary
-    slot of the command's own: the plan's stream is not touched, and nothing is left behind.
+    Records are Debezium's envelopes (topic, key, value, headers), without schemas unless asked. They are read through a
+    temporary slot of the command's own: the plan's stream is not touched, and nothing is left behind.
 
     \b
     Example:
       strangler cdc tail catalog
       strangler cdc tail catalog --limit 1
+      strangler cdc tail catalog --schemas
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,11 +60,15 @@ def tail(*, session: Session, limit: int | None) -> None:
     try:
         with connect(config.source_dsn, name="strangler_cdc tail") as connection:
             tables = read_tables(connection, dict.fromkeys(keys, frozenset()))
+            columns = read_schema_columns(connection, tables) if schemas else {}
         encoder = Encoder(
             prefix=config.slot,
             database=str(conninfo_to_dict(config.source_dsn).get("dbname", "")),
             tables=tables,
             keys=keys,
+            schemas=Schemas(prefix=config.slot, tables=tables, columns=columns, keys=keys)
+            if schemas
+            else None,
         )
         source.start(Lsn(0))
         click.echo(f"watching {', '.join(map(str, keys))}", err=True)
@@ -65,13 +76,18 @@ def tail(*, session: Session, limit: int | None) -> None:
         while not stop.is_set() and left != 0:
             for event in source.read(_WAIT):
                 source.confirm(event.position)
-                if not isinstance(event, Transaction) or left == 0:
+                if left == 0:
                     continue
-                _print(encoder, event)
+                if not isinstance(event, Transaction):
+                    _print([encoder.heartbeat(now=datetime.now(UTC))] if heartbeats else [])
+                    continue
+                _print(encoder.encode(event, now=datetime.now(UTC)))
                 if left is not None and not event.more:
                     left -= 1
     except psycopg.Error as error:
         raise SaysNoError(f"the source cannot be read: {str(error).strip()}") from error
+    except SchemaError as error:
+        raise SaysNoError(str(error)) from error
     except BrokenPipeError:
         # whoever read has had enough; Python would complain once more while it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,8 +95,8 @@ def tail(*, session: Session, limit: int | None) -> None:
         source.close()
 
 
-def _print(encoder: Encoder, transaction: Transaction) -> None:
-    for record in encoder.encode(transaction, now=datetime.now(UTC)):
+def _print(records: Iterable[Envelope]) -> None:
+    for record in records:
         line = {"topic": record.topic, "key": record.key, "value": record.value, "headers": record.headers}
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
     sys.stdout.flush()

@@ -28,7 +28,7 @@ def test_changes_are_printed_as_envelopes_and_no_slot_is_left(
         source.execute("CREATE TABLE product (id bigint PRIMARY KEY, name text NOT NULL)")
         source.execute("INSERT INTO product VALUES (1, 'before')")
         source.execute("CREATE PUBLICATION strangler_catalog FOR TABLE product")
-        command = [str(STRANGLER), "cdc", "tail", "plan.yaml", "--limit", "2"]
+        command = [str(STRANGLER), "cdc", "tail", "plan.yaml", "--schemas", "--limit", "2"]
         with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=out, stderr=err) as tail:
             cdc_shop.until(lambda: b"watching product" in said.read_bytes() or tail.poll() is not None)
             source.execute("UPDATE product SET name = 'watched'")
@@ -37,8 +37,15 @@ def test_changes_are_printed_as_envelopes_and_no_slot_is_left(
         slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
         cdc_shop.until(lambda: source.execute(slots).fetchone() == (0,))
     records = [json.loads(line) for line in printed.read_text(encoding="utf-8").splitlines()]
-    kinds = [each["value"] and (each["value"].get("status") or each["value"]["op"]) for each in records]
+    values = [each["value"] and each["value"]["payload"] for each in records]
+    kinds = [value and (value.get("status") or value["op"]) for value in values]
     assert kinds == ["BEGIN", "u", "END", "BEGIN", "d", None, "c", "END"]
     assert records[1]["topic"] == "strangler_catalog.public.product"
-    assert records[1]["value"]["after"] == {"id": 1, "name": "watched"}
-    assert (records[4]["key"], records[4]["headers"]) == ({"id": 1}, {"__debezium.newkey": {"id": 2}})
+    assert values[1]["after"] == {"id": 1, "name": "watched"}
+    rows = records[1]["value"]["schema"]["fields"][1]["fields"]
+    assert [(each["field"], each["type"], each["optional"]) for each in rows] == [
+        ("id", "int64", False),
+        ("name", "string", False),
+    ]
+    assert records[4]["key"]["payload"] == {"id": 1}
+    assert records[4]["headers"]["__debezium.newkey"]["payload"] == {"id": 2}
