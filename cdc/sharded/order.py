@@ -6,7 +6,7 @@ of it writes in source order, so a record has been applied before when it does n
 Which fields order records? Debezium reads transactions in commit order, but a record's own log position (`source.lsn`)
 is where it was *written*: transactions that overlap interleave. `transaction.total_order` counts within one.
 `source.sequence[0]` (`after`) is the end of the last commit before the record's transaction, save in the first
-transaction of a connector without an offset, where it is wherever the log's end was then. So `after` is believed when
+transaction of a connector without an offset, where it need not be. So `after` is believed when
 the row was written behind it, and an END always, whose position is where its own transaction's commit ends:
 
     bound     := the highest such position that a partition has shown; what commits later has `after` ≥ bound
