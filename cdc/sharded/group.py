@@ -27,9 +27,10 @@ from cdc.changes import Lsn, TableName
 from cdc.connect import RECONNECT_MS, Connect, KafkaSettings
 from cdc.connector_watch import watching
 from cdc.decode.debezium import Decoder, Record, Table, UnknownColumnsError
-from cdc.lineage import Origin
+from cdc.lineage import Origin, Topic, judge_topic
 from cdc.mapping import Mapping as TableMappings
 from cdc.meter import Meter, Phase
+from cdc.origin import TopicMemory
 from cdc.seams import BEGIN_ANEW, AwayError, StreamError
 from cdc.sessions import connect
 from cdc.sharded.claim import partition_stream
@@ -40,6 +41,7 @@ from cdc.sharded.lane import Lane
 from cdc.sharded.missing import SourceRows
 from cdc.sinks.postgres import PostgresSink
 from cdc.sinks.session import AlreadyRunningError
+from cdc.sources.topic import TopicIds
 
 _RECORDS_A_READ = 5_000
 _IDLE_MS = 20  # milliseconds that a poll waits; also how soon a request to hold is seen on an idle stream
@@ -128,6 +130,9 @@ class Instance:
         self._committed_at = 0.0
         self._committed: dict[int, int] = {}
         self._full: set[int] = set()
+        self._ids = TopicIds(shared.kafka.bootstrap, shared.kafka.topic)
+        self._topic: Topic | None = None
+        self._came_to = Lsn(0)  # the stream, when a partition was last opened
         self._rows = SourceRows(
             shared.source_dsn,
             stream=shared.stream,
@@ -157,6 +162,7 @@ class Instance:
         if time.monotonic() - self._looked_at > _LOOK_EVERY:
             # a widened column shows in the catalogue alone
             self._learn()
+            self._same_topic()
         holding.look()
         self._meter.enter(Phase.HELD if holding.held else Phase.STREAMING)
         now = time.monotonic()
@@ -239,6 +245,7 @@ class Instance:
                 "session_replication_role TO it, or use `partitions: 1`"
             )
         name_session(sink.connection)
+        self._check_topic(sink)
         lane = Lane(
             sink,
             stream=shared.stream,
@@ -322,6 +329,7 @@ class Instance:
             self._keeper = self._watcher = None
             self._office.close()
             self._rows.close()
+            self._ids.close()
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         """Tell the group what is on the target's disk; for people and for nothing else."""
@@ -381,6 +389,26 @@ class Instance:
                 consumer.close(autocommit=False)
         except KafkaError as error:
             raise AwayError(f"Kafka at {kafka.bootstrap}: {error!r}") from error
+
+    def _check_topic(self, sink: PostgresSink) -> None:
+        """Raises StreamError when what `sink` holds came through another topic than the one of now."""
+        self._topic = self._topic or self._ids.find()
+        row = sink.connection.execute(
+            "SELECT lsn::text FROM strangler_cdc.position WHERE stream = $1", [self._shared.stream]
+        ).fetchone()
+        self._came_to = Lsn.parse(row[0]) if row else Lsn(0)
+        TopicMemory(sink.connection, self._shared.stream).check(self._topic, position=self._came_to)
+
+    def _same_topic(self) -> None:
+        """Raises StreamError when the topic was made anew while we read it."""
+        if self._topic is None:
+            return
+        try:
+            found = self._ids.find()
+        except KafkaError:
+            return  # the consumer looks for the broker too, and once that is back this is asked again
+        if found is not None:
+            judge_topic(self._topic, found, stream=self._shared.stream, position=self._came_to)
 
     def _await_topic(self, consumer: KafkaConsumer) -> None:
         kafka = self._shared.kafka

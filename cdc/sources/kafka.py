@@ -23,10 +23,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Protocol
-from uuid import UUID
 
 import structlog
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
@@ -37,10 +36,10 @@ from cdc.decode.debezium import Decoder, Kind, Record, Table, UnknownColumnsErro
 from cdc.decode.debezium_values import DebeziumError, Modes
 from cdc.lineage import Topic, judge_topic
 from cdc.seams import BEGIN_ANEW, AwayError, StreamError
+from cdc.sources.topic import TopicIds
 
 _RECORDS_A_READ = 5_000
 _BYTES_A_FETCH = 8_000_000
-_ANSWER = 3_000  # milliseconds that a broker has to tell a topic's id
 _COMMIT_EVERY = 0.5  # seconds
 _LOOK_EVERY = 5.0  # seconds between two looks at the source's catalogue
 _REPEATED_WITHIN = 30_000  # milliseconds a connector may go on after a record that it could not send
@@ -95,7 +94,7 @@ class KafkaSource:
         self._modes = modes
         self._memory = memory
         self._topic: Topic | None = None
-        self._admin: KafkaAdminClient | None = None
+        self._ids = TopicIds(bootstrap, topic)
         self._consumer: KafkaConsumer | None = None
         self._decoder = Decoder({}, modes)
         self._assembly = Assembly(Lsn(0))
@@ -133,7 +132,7 @@ class KafkaSource:
                 max_partition_fetch_bytes=_BYTES_A_FETCH,
             )
             self._await_topic(consumer, after)
-            self._topic = self._find_topic()
+            self._topic = self._ids.find()
             if self._memory is not None and self._topic is not None:
                 self._memory.check(self._topic, position=after)
             consumer.assign([self._partition])
@@ -202,9 +201,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """Commit and leave."""
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            admin.close()
+        self._ids.close()
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
@@ -270,25 +267,10 @@ class KafkaSource:
         self._decoder.learn(self._read_tables())
         self._looked_at = time.monotonic()
 
-    def _find_topic(self) -> Topic | None:
-        """The topic as it is now; None when there is none, or when the broker knows no ids (before Kafka 2.8)."""
-        if self._admin is None:
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=self._bootstrap,
-                request_timeout_ms=_ANSWER,
-                bootstrap_timeout_ms=_ANSWER,
-                reconnect_backoff_max_ms=RECONNECT_MS,
-            )
-        (found,) = self._admin.describe_topics([self._partition.topic])
-        if found["error_code"] or not found.get("topic_id"):
-            return None
-        known = UUID(str(found["topic_id"]))
-        return Topic(self._partition.topic, known) if known.int else None
-
     def _same_topic(self) -> None:
         """Raises StreamError when the topic was made anew since `start`; one that is gone is waited for there."""
         try:
-            found = self._find_topic()
+            found = self._ids.find()
         except KafkaError:
             return  # the consumer looks for the broker too, and once that is back this is asked again
         if found is not None:
