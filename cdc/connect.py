@@ -19,6 +19,7 @@ import httpx
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.changes import Lsn, TableName
+from cdc.connector_drift import refuse_spoiled
 from cdc.seams import AwayError, StreamError
 
 PASSWORD_VARIABLE: Final = "STRANGLER_CONNECT_PASSWORD"  # noqa: S105  # the variable's name in the worker's environment
@@ -179,13 +180,19 @@ def _pattern(name: str) -> str:
     return re.sub(r"([^\w])", r"\\\1", name)
 
 
-def register(kafka: KafkaSettings, *, name: str, stream: Mapping[str, str]) -> None:
+def register(
+    kafka: KafkaSettings, *, name: str, stream: Mapping[str, str], over_spoiled: bool = False
+) -> None:
     """Make sure that the connector is there and configured like this; a failed one is restarted. Does not wait for it.
+    `over_spoiled`: somebody vouches that nothing was written with another configuration.
 
-    Raises ConnectError when Connect refuses the configuration, ConnectUnreachableError.
+    Raises ConnectError when Connect refuses the configuration, ConnectUnreachableError, StreamError when the one that
+    runs has written what would be read wrongly (`cdc.connector_drift`).
     """
     with Connect(kafka.connect) as connect:
         known = connect.config(name)
+        if known is not None and not over_spoiled:
+            refuse_spoiled(known, stream, stream=name)
         if known is None or any(known.get(key) != value for key, value in stream.items()):
             connect.register(name, stream)
         status = connect.status(name)

@@ -3,6 +3,7 @@
     the slot is gone                changes are lost: let the stream look anew, `pipeline.decide_start` says what to do
     there is no such connector      register it again, not before SETTLED seconds: a worker that has just started knows
                                     none; then ever later (BACK_OFF)
+    it has another configuration    register ours again, then ever later: whoever changed it may do so over and over
     a part failed                   restart what failed: at once, then ever later
     paused, stopped                 a person did it: say so, touch nothing
     unassigned, restarting          Connect is at work (workers come and go): say so after PATIENCE seconds
@@ -92,6 +93,11 @@ def judge(
     if status.fault:
         return _attempt(replace(watched, unsettled_since=None), Act.RESTART, _words(status), now)
     return _unbroken(watched, status, slot, now)
+
+
+def reconfigured(watched: Watched, *, fault: str, now: float) -> tuple[Watched, Verdict]:
+    """The next memory and the verdict when the connector runs with another configuration, which `fault` describes."""
+    return _attempt(watched, Act.REGISTER, fault, now)
 
 
 def _unbroken(

@@ -4,9 +4,11 @@
     source ─────────slot─────┴► connector_policy.judge ─────┼► log, `Meter.warn` (the stream's status)
                                                             └► `WatchedSource.read` raises: the session begins anew
 
-A thread of its own asks once a second. A connector that is away does not end the stream: what is in the topic already
-is applied all the same, and the lag tells how far behind the target falls. A slot that is gone does, and a source that
-is not the same after it was away: the session then begins anew, and judges (`cdc.lineage`).
+A thread of its own asks once a second, also for the configuration that runs: where another one spoils values the
+stream ends, else ours is registered again (`cdc.connector_drift`). A connector that is away does not end the stream:
+what is in the topic already is applied all the same, and the lag tells how far behind the target falls. A slot that is
+gone does, and a source that is not the same after it was away: the session then begins anew, and judges
+(`cdc.lineage`).
 """
 
 import time
@@ -21,7 +23,8 @@ import structlog
 
 from cdc.changes import Event, Lsn
 from cdc.connect import Connect
-from cdc.connector_policy import Act, SlotSeen, Watched, judge
+from cdc.connector_drift import SpoiledError, drift, refuse_spoiled, told
+from cdc.connector_policy import Act, SlotSeen, Watched, judge, reconfigured
 from cdc.lineage import Origin
 from cdc.meter import Meter
 from cdc.origin import identify
@@ -139,8 +142,17 @@ class Watcher:
             if slot is None:
                 self.error = AwayError("the source is not the same since it was away; it is looked at anew")
                 return
-            status = door.status(self._name)
-            self._memory, verdict = judge(self._memory, status=status, slot=slot, now=time.monotonic())
+            running = door.config(self._name)
+            if running is not None:
+                refuse_spoiled(running, self._config, stream=self._name)
+            other = drift(running, self._config).harmless if running is not None else ()
+            now = time.monotonic()
+            if running is not None and other:
+                fault = f"the connector was reconfigured: {told(other, running, self._config)}"
+                self._memory, verdict = reconfigured(self._memory, fault=fault, now=now)
+            else:
+                status = door.status(self._name)
+                self._memory, verdict = judge(self._memory, status=status, slot=slot, now=now)
             self._tell(verdict.fault)
             match verdict.act:
                 case Act.NOTHING:
@@ -153,6 +165,8 @@ class Watcher:
                     self.error = AwayError(verdict.fault)
                     return
             self._log.warning("connector_repaired", act=verdict.act.value, attempt=self._memory.attempts)
+        except SpoiledError as error:
+            self.error = error
         except (AwayError, StreamError) as error:
             self._tell(str(error))
         except psycopg.OperationalError as error:

@@ -113,8 +113,8 @@ class KafkaSource:
 
     def start(self, after: Lsn) -> None:
         """Begin at the committed offset where `after` contains what lies before it, or with the first record. Raises
-        AwayError when the brokers do not answer, StreamError when the topic is another than before. That it no longer
-        holds what comes next shows with the first commit: `read` then raises StreamError.
+        AwayError when the brokers do not answer, StreamError when the topic is another than before or is compacted.
+        That it no longer holds what comes next shows with the first commit: `read` then raises StreamError.
         """
         try:
             self._consumer = consumer = KafkaConsumer(
@@ -133,6 +133,7 @@ class KafkaSource:
             )
             self._await_topic(consumer, after)
             self._topic = self._ids.find()
+            self._ids.refuse_compaction()
             if self._memory is not None and self._topic is not None:
                 self._memory.check(self._topic, position=after)
             consumer.assign([self._partition])

@@ -1,11 +1,13 @@
-"""Ask a broker which topic it is that bears a name now."""
+"""Ask a broker which topic it is that bears a name now, and whether it keeps every record."""
 
 from uuid import UUID
 
 from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from cdc.connect import RECONNECT_MS
 from cdc.lineage import Topic
+from cdc.seams import BEGIN_ANEW, StreamError
 
 _ANSWER = 3_000  # milliseconds that a broker has
 
@@ -22,6 +24,29 @@ class TopicIds:
         """The topic as it is now; None when there is none, or when the broker knows no ids (before Kafka 2.8). Raises
         kafka.errors.KafkaError.
         """
+        (found,) = self._asking().describe_topics([self._name])
+        if found["error_code"] or not found.get("topic_id"):
+            return None
+        known = UUID(str(found["topic_id"]))
+        return Topic(self._name, known) if known.int else None
+
+    def refuse_compaction(self) -> None:
+        """Raises StreamError when the topic keeps but the last record of a key: rows vanish from the middle of their
+        transactions, and of one whose records are all overwritten nothing tells. Raises kafka.errors.KafkaError.
+        """
+        setting = "cleanup.policy"
+        asked = ConfigResource(ConfigResourceType.TOPIC, self._name, {setting: None})
+        # by default an answer leaves out what the broker's own configuration sets
+        found = self._asking().describe_configs([asked], config_filter="all")
+        policy = str(found["topic"][self._name][setting]["value"])
+        if "compact" in policy.split(","):
+            raise StreamError(
+                f"topic {self._name} has {setting}={policy}: Kafka may remove rows and whole transactions that were not "
+                f"read yet. Run kafka-configs --bootstrap-server {self._bootstrap} --alter --topic {self._name} "
+                f"--add-config {setting}=delete; where changes have come since it was so, {BEGIN_ANEW}"
+            )
+
+    def _asking(self) -> KafkaAdminClient:
         if self._admin is None:
             self._admin = KafkaAdminClient(
                 bootstrap_servers=self._bootstrap,
@@ -29,11 +54,7 @@ class TopicIds:
                 bootstrap_timeout_ms=_ANSWER,
                 reconnect_backoff_max_ms=RECONNECT_MS,
             )
-        (found,) = self._admin.describe_topics([self._name])
-        if found["error_code"] or not found.get("topic_id"):
-            return None
-        known = UUID(str(found["topic_id"]))
-        return Topic(self._name, known) if known.int else None
+        return self._admin
 
     def close(self) -> None:
         """Disconnect."""

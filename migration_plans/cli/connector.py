@@ -52,7 +52,7 @@ def register_verb(*, session: Session, as_json: bool) -> None:
     config, kafka = _settings(session)
     with _answers():
         _check_slot(session, config)
-        register(kafka, name=config.slot, stream=connector_of(config, kafka))
+        register(kafka, name=config.slot, stream=connector_of(config, kafka), over_spoiled=True)
         with Connect(kafka.connect) as door:
             status = door.wait_running(config.slot)
     _show(status, as_json=as_json)

@@ -152,6 +152,48 @@ def test_a_connector_that_somebody_deleted_is_registered_again(shop: Shop, conne
         assert connect.status(shop.config.slot) is not None
 
 
+def test_a_connector_that_writes_values_otherwise_ends_the_stream(shop: Shop, connect: Connect) -> None:
+    slot = shop.config.slot
+
+    def reconfigured() -> None:
+        with shop.running():
+            wait_for_stream(shop)
+            shop.settle()
+            ours = connect.config(slot)
+            assert ours is not None
+            connect.register(slot, ours | {"time.precision.mode": "microseconds"})
+            until(lambda: status(shop).phase is Phase.FAILED, timeout=SEEN_WITHIN)
+
+    why = "runs with time.precision.mode=microseconds instead of adaptive.*cdc connector register"
+    with pytest.raises(StreamError, match=why):
+        reconfigured()
+
+    def begun() -> None:
+        with shop.running():
+            until(lambda: status(shop).phase is Phase.FAILED, timeout=30.0)
+
+    with pytest.raises(StreamError, match=why):
+        begun()  # nothing has put it right meanwhile: what waits in the topic is as it was
+    running = connect.config(slot)
+    assert running is not None
+    assert running["time.precision.mode"] == "microseconds"
+
+
+def test_a_connector_with_other_settings_gets_the_streams_again(shop: Shop, connect: Connect) -> None:
+    slot = shop.config.slot
+    with shop.running():
+        wait_for_stream(shop)
+        shop.settle()
+        ours = connect.config(slot)
+        assert ours is not None
+        connect.register(slot, ours | {"heartbeat.interval.ms": "60000", "max.queue.size": "9000"})
+        until(
+            lambda: (connect.config(slot) or {}).get("heartbeat.interval.ms") == "250",
+            timeout=REPAIRED_WITHIN,
+        )
+        arrives_equal(shop)
+
+
 def test_a_topic_that_was_deleted_under_its_connector_is_refused(shop: Shop, kafka: KafkaLab) -> None:
     """The connector goes on behind its stored place, into a topic that the broker makes by itself."""
     with shop.running():

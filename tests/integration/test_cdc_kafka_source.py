@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
 import cdc.sources.kafka
 from cdc import lineage
@@ -226,6 +226,25 @@ def test_a_topic_that_was_deleted_is_told_and_not_made_anew_by_the_reader(
     with pytest.raises(StreamError, match="which was deleted"):
         begin(1)
     assert topic.name not in topic.admin.list_topics()
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_topic_that_is_compacted_is_refused_until_its_policy_is_repaired(
+    topic: Topic, begin: Callable[[int], KafkaSource], policy: str
+) -> None:
+    def keep(by: str) -> None:
+        changed = ConfigResource(ConfigResourceType.TOPIC, topic.name, {"cleanup.policy": by})
+        topic.admin.alter_configs([changed])
+
+    topic.commit(1)  # a compacted topic takes no record without a key any more
+    keep(policy)
+    with pytest.raises(
+        StreamError,
+        match=f"cleanup.policy={policy}.*kafka-configs .*--topic {topic.name} .*cleanup.policy=delete",
+    ):
+        begin(0)
+    keep("delete")
+    assert numbers(read_until(begin(0), some(1))) == [1]
 
 
 def test_a_broker_that_lost_its_data_is_refused(tmp_path: Path, memory: Memory) -> None:
