@@ -41,8 +41,8 @@ class TopicIds:
         policy = str(found["topic"][self._name][setting]["value"])
         if "compact" in policy.split(","):
             raise StreamError(
-                f"topic {self._name} has {setting}={policy}: Kafka may remove rows and whole transactions that were not "
-                f"read yet. Run kafka-configs --bootstrap-server {self._bootstrap} --alter --topic {self._name} "
+                f"topic {self._name} has {setting}={policy}: Kafka may remove rows and whole transactions that were "
+                f"not read yet. Run kafka-configs --bootstrap-server {self._bootstrap} --alter --topic {self._name} "
                 f"--add-config {setting}=delete; where changes have come since it was so, {BEGIN_ANEW}"
             )
 
