@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from cdc.announce import Announce
@@ -41,6 +41,7 @@ from cdc.sharded.lane import Lane
 from cdc.sharded.missing import SourceRows
 from cdc.sinks.postgres import PostgresSink
 from cdc.sinks.session import AlreadyRunningError
+from cdc.sources.kafka import truncated
 from cdc.sources.topic import TopicIds
 
 _RECORDS_A_READ = 5_000
@@ -191,6 +192,9 @@ class Instance:
             raise StreamError(
                 f"topic {self._shared.kafka.topic} does not hold the next change any more ({error}); {BEGIN_ANEW}"
             ) from error
+        except LogTruncationError as error:
+            self._same_topic()
+            raise truncated(self._shared.kafka.topic, error) from error
 
     def _throttle(self, consumer: KafkaConsumer) -> None:
         """Read no more of a partition while much of it waits."""

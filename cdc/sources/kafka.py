@@ -26,7 +26,7 @@ from typing import Protocol
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from cdc.assembly import Assembly, GapError
@@ -67,6 +67,14 @@ def resume_at(committed: OffsetAndMetadata | None, *, first: int, after: Lsn) ->
     except ValueError:
         return None  # not written by us
     return int(committed.offset) if contained else None
+
+
+def truncated(topic: str, error: Exception) -> StreamError:
+    """The brokers have lost records that were read already, and others took their offsets."""
+    return StreamError(
+        f"topic {topic} lost records at its end that had been read ({error}), as it does when a broker without them "
+        f"took over: which of those that stand there now were read cannot be told; {BEGIN_ANEW}"
+    )
 
 
 class KafkaSource:
@@ -165,6 +173,9 @@ class KafkaSource:
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
             self._same_topic()
             raise self._cut_off(str(error)) from error
+        except LogTruncationError as error:
+            self._same_topic()
+            raise truncated(self._partition.topic, error) from error
         except KafkaError as error:
             raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
         events: list[Event] = []

@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # processes (proxy, controller, ...) configure their own; a verb's answer on stdout stays free of log lines
     logs.configure("strangler", level=logging.WARNING)
-    answer = Answer(wanted="--json" in given or "--json-lines" in given)
+    lines = "--json-lines" in given
+    answer = Answer(wanted="--json" in given or lines, lines=lines)
     error: Told | None = None
     code: int = ExitCode.DONE
     try:

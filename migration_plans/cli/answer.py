@@ -18,9 +18,10 @@ Document = dict[str, Any] | list[Any]
 
 @dataclass(slots=True)
 class Answer:
-    """What the running verb has to say. `wanted`: in JSON."""
+    """What the running verb has to say. `wanted`: in JSON. `lines`: in lines of it, each of which names its event."""
 
     wanted: bool
+    lines: bool = False
     document: Document | None = None
 
     def end(self, error: Told | None = None) -> None:
@@ -28,7 +29,8 @@ class Answer:
         document = self.document
         if error is not None and self.wanted:
             if document is None:
-                click.echo(json.dumps({"error": error.as_dict()}))
+                event = {"event": "error"} if self.lines else {}
+                click.echo(json.dumps({**event, "error": error.as_dict()}))
                 return
             said = document if isinstance(document, dict) else {"answer": document}
             document = {**said, "error": error.as_dict()}

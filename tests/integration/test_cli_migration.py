@@ -180,7 +180,11 @@ def test_a_whole_migration_by_command(shop: Shop) -> None:
     assert "'spoilt' in the target" in shown.stdout
     lines = shop.run("verify", "plan.yaml", "--json-lines", "--rate", "1000000")
     told = [json.loads(line) for line in lines.stdout.splitlines()]
-    assert [each["event"] for each in told if each["event"] != "progress"] == ["difference", "compared"]
+    assert [each["event"] for each in told if each["event"] != "progress"] == [
+        "difference",
+        "compared",
+        "error",
+    ]
     assert shop.run("verify", "plan.yaml", "--table", "nowhere").returncode == 2
     soak = shop.background("soak", "verify", "plan.yaml", "--continuous", "--every", "0.1", "--json-lines")
     heard = shop.directory / "soak.log"
