@@ -174,7 +174,7 @@ class KafkaSource:
             self._same_topic()
             raise self._cut_off(str(error)) from error
         except LogTruncationError as error:
-            self._same_topic()
+            self._same_topic(gone_too=True)
             raise truncated(self._partition.topic, error) from error
         except KafkaError as error:
             raise AwayError(f"Kafka at {self._bootstrap}: {error!r}") from error
@@ -279,13 +279,15 @@ class KafkaSource:
         self._decoder.learn(self._read_tables())
         self._looked_at = time.monotonic()
 
-    def _same_topic(self) -> None:
-        """Raises StreamError when the topic was made anew since `start`; one that is gone is waited for there."""
+    def _same_topic(self, *, gone_too: bool = False) -> None:
+        """Raises StreamError when the topic was made anew since `start`; one that is gone is waited for there, unless
+        `gone_too`.
+        """
         try:
             found = self._ids.find()
         except KafkaError:
             return  # the consumer looks for the broker too, and once that is back this is asked again
-        if found is not None:
+        if found is not None or gone_too:
             judge_topic(self._topic, found, stream=self._group, position=self._confirmed)
 
     def _await_topic(self, consumer: KafkaConsumer, after: Lsn) -> None:
