@@ -395,8 +395,12 @@ class Instance:
             raise AwayError(f"Kafka at {kafka.bootstrap}: {error!r}") from error
 
     def _check_topic(self, sink: PostgresSink) -> None:
-        """Raises StreamError when what `sink` holds came through another topic than the one of now."""
-        self._topic = self._topic or self._ids.find()
+        """Raises StreamError when what `sink` holds came through another topic than the one of now, or when compaction
+        takes records out of it.
+        """
+        if self._topic is None:
+            self._topic = self._ids.find()
+            self._ids.refuse_compaction()
         row = sink.connection.execute(
             "SELECT lsn::text FROM strangler_cdc.position WHERE stream = $1", [self._shared.stream]
         ).fetchone()
