@@ -343,12 +343,21 @@ class Connect:
             return answer
         if _starts(answer):
             raise ConnectUnreachableError(f"Kafka Connect at {self.url} is still starting; it is asked again")
+        if _rebalances(answer):
+            raise ConnectUnreachableError(
+                f"the Kafka Connect workers at {self.url} share their work out anew; they are asked again"
+            )
         raise ConnectError(f"{method} {self.url}{path} was answered {answer.status_code}: {_reason(answer)}")
 
 
 def _passes(answer: httpx.Response) -> bool:
-    """Whether the same question may be answered in a moment. 409: the workers share their work out anew."""
-    return answer.status_code == 409 or _starts(answer)
+    """Whether the same question may be answered in a moment."""
+    return answer.status_code == 409 or _rebalances(answer) or _starts(answer)
+
+
+def _rebalances(answer: httpx.Response) -> bool:
+    """Whether the workers share their work out anew: mostly told as 409, but as 500 where a worker asks itself."""
+    return answer.status_code in (409, 500) and b"rebalance" in answer.content
 
 
 def _starts(answer: httpx.Response) -> bool:

@@ -14,6 +14,9 @@ Answer = tuple[int, bytes]
 NOT_LOADED: Answer = (404, b"")
 LOADING: Answer = (503, b'{"error_code":503,"message":"Worker is starting up"}')
 NONE_OF_THIS_NAME: Answer = (404, b'{"error_code":404,"message":"Connector c not found"}')
+REBALANCE = b"Request cannot be completed because a rebalance is expected"
+REBALANCES: Answer = (409, b'{"error_code":409,"message":"%s"}' % REBALANCE)
+REBALANCES_TOO: Answer = (500, b'{"error_code":500,"message":"%s"}' % REBALANCE)
 REFUSED: Answer = (400, b'{"error_code":400,"message":"no such setting"}')
 
 
@@ -45,8 +48,21 @@ def worker(*answers: Answer) -> Iterator[str]:
 
 
 def test_a_worker_that_starts_is_asked_again_until_it_knows() -> None:
-    with worker(NOT_LOADED, LOADING, NONE_OF_THIS_NAME) as url, Connect(url) as door:
+    with (
+        worker(NOT_LOADED, LOADING, REBALANCES, REBALANCES_TOO, NONE_OF_THIS_NAME) as url,
+        Connect(url) as door,
+    ):
         assert door.status("c") is None
+
+
+@pytest.mark.parametrize("answer", [REBALANCES, REBALANCES_TOO], ids=["409", "500"])
+def test_workers_that_share_out_for_too_long_are_away(answer: Answer) -> None:
+    with (
+        worker(answer) as url,
+        Connect(url, seconds=0.3) as door,
+        pytest.raises(ConnectUnreachableError, match="share their work out anew"),
+    ):
+        door.status("c")
 
 
 @pytest.mark.parametrize("answer", [NOT_LOADED, LOADING], ids=["nothing loaded", "loading"])
