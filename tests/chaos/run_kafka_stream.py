@@ -1,5 +1,4 @@
-"""The change stream through Kafka as a process. Run as a program by test_cdc_kafka_kill.py (MAPPING SLOT PUBLICATION),
-by nursery.py as a fork.
+"""The change stream through Kafka as a process: a program (MAPPING SLOT PUBLICATION), or a fork of nursery.py.
 
 The databases and the pair stand in CDC_SOURCE_DSN, CDC_TARGET_DSN, KAFKA_BOOTSTRAP and KAFKA_CONNECT, the number of
 partitions in KAFKA_PARTITIONS, 1 unless set.
