@@ -27,7 +27,7 @@ STEPS = {
 THROUGH_KAFKA = (
     (KafkaFault.KILL_CONSUMER, KafkaStep.ROWS_BEFORE_POSITION, Ending.EQUAL),
     (KafkaFault.CONNECTOR_DELETED, KafkaStep.MID_LARGE_AT_CONNECTOR, Ending.EQUAL),
-    (KafkaFault.KILL_BROKER, KafkaStep.MID_BATCH, Ending.EQUAL),
+    (KafkaFault.TOPIC_TRUNCATED, KafkaStep.MID_BATCH, Ending.STOPPED),
     (KafkaFault.FAILOVER_BEHIND, KafkaStep.ANY_TIME, Ending.STOPPED),
 )
 """What `make test` has of the runs through Kafka."""
