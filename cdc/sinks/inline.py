@@ -1,69 +1,49 @@
-"""Write a step of few rows: each travels as the parameters of a prepared statement."""
+"""A step of few rows as statements: each row travels as the parameters of a prepared one. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingOf
-from typing import Any
-
-import psycopg
 
 from cdc import statements
-from cdc.changes import UNCHANGED, Key, Relation, Row, TableName, Value
+from cdc.changes import UNCHANGED, Relation, TableName
 from cdc.coalesce import Step
-from cdc.sinks.plans import Plan, RowMissingError, by_missing
+from cdc.sinks.plans import Plan, by_missing
+from cdc.sinks.roundtrip import Bound
 
 
-def write_inline(
-    connection: psycopg.Connection[Any],
-    step: Step,
-    plans: MappingOf[Relation, Plan],
-    *,
-    order: Callable[[TableName], int],
-) -> None:
-    """Do what `step` says. `order`: place of a table, parents before children. Raises psycopg.Error, RowMissingError,
+def inline(
+    steps: Iterable[Step], plans: MappingOf[Relation, Plan], order: Callable[[TableName], int]
+) -> list[Bound]:
+    """Everything that `steps` do, in order. `order`: place of a table, parents before children. Raises
     MissingValueError.
     """
+    return [bound for step in steps for bound in _step(step, plans, order)]
+
+
+def _step(step: Step, plans: MappingOf[Relation, Plan], order: Callable[[TableName], int]) -> Iterator[Bound]:
     # delete upward, write downward
-    works = sorted(step, key=lambda work: order(work.relation.table))
+    works = step if len(step) == 1 else sorted(step, key=lambda work: order(work.relation.table))
     for work in reversed(works):
         plan = plans[work.relation]
         if work.wipe:
-            connection.execute(statements.wipe(plan.table).encode())
+            yield Bound(statements.wipe(plan.table))
         if work.gone:
-            _each(connection, statements.delete(plan.table, plan.inline, plan.types), work.gone)
+            sql = statements.delete(plan.table, plan.inline, plan.types)
+            yield from [Bound(sql, key) for key in work.gone]
     for work in works:
         plan = plans[work.relation]
-        fresh = [plan.pick(row) for row in work.fresh]
+        fresh = plan.picked(work.kept) + plan.picked(work.fresh)
         for (missing, moves), rows in by_missing(plan, work).items():
-            if missing or moves:
-                _patch(connection, plan, rows, missing=missing, moves=moves)
-            else:
+            if not missing and not moves:
                 fresh += [plan.pick(row) for _, row in rows]
+                continue
+            patch = statements.patch(
+                plan.table, plan.inline, plan.types, plan.reads, missing=missing, moves=moves
+            )
+            if patch is None:
+                continue
+            for key, row in rows:
+                values = [None if value is UNCHANGED else value for value in plan.pick(row)]
+                yield Bound(patch, (*key, *values), rows=1)
         if fresh:
-            _each(connection, statements.upsert(plan.table, plan.inline), fresh)
-
-
-def _each(connection: psycopg.Connection[Any], statement: str, rows: Sequence[Sequence[Value]]) -> None:
-    for row in rows:
-        connection.execute(statement.encode(), row)
-
-
-def _patch(
-    connection: psycopg.Connection[Any],
-    plan: Plan,
-    rows: list[tuple[Key, Row]],
-    *,
-    missing: frozenset[str],
-    moves: bool,
-) -> None:
-    statement = statements.patch(
-        plan.table, plan.inline, plan.types, plan.reads, missing=missing, moves=moves
-    )
-    if statement is None:
-        return
-    changed = 0
-    for key, row in rows:
-        values = [None if value is UNCHANGED else value for value in plan.pick(row)]
-        found = connection.execute(f"{statement} RETURNING 1".encode(), [*key, *values])
-        changed += len(found.fetchall())
-    if changed != len(rows):
-        raise RowMissingError(len(rows) - changed)
+            sql = statements.upsert(plan.table, plan.inline)
+            yield from [Bound(sql, row) for row in fresh]  # type: ignore[arg-type]  # these rows hold no UNCHANGED

@@ -15,24 +15,27 @@ from cdc.changes import Change, Relation, Transaction
 from cdc.coalesce import coalesce
 from cdc.mapping import Mapping
 from cdc.parked import Keys, Parting, Refusal
-from cdc.sinks.inline import write_inline
+from cdc.sinks.inline import inline
 from cdc.sinks.parking import Parking, parkable
 from cdc.sinks.plans import ApplyError, Plan, RowMissingError, explain, explain_deferred, named_key, passes
+from cdc.sinks.roundtrip import Bound, RoundTrips
 from cdc.statements import MissingValueError
 
 
 class OneByOne:
-    """`plans` are the sink's, and there for every relation that is written."""
+    """`plans` are the sink's, and there for every relation that is written; `trips` are of the same connection."""
 
     def __init__(
         self,
         connection: psycopg.Connection[Any],
+        trips: RoundTrips,
         mapping: Mapping,
         *,
         plans: MappingOf[Relation, Plan],
         keys: Keys,
     ) -> None:
         self._connection = connection
+        self._trips = trips
         self._mapping = mapping
         self._plans = plans
         self._keys = keys
@@ -109,9 +112,18 @@ class OneByOne:
         for step in coalesce([change], self._keys):
             try:
                 with self._connection.transaction():
-                    write_inline(self._connection, step, self._plans, order=self._mapping.order)
+                    for bound in inline([step], self._plans, self._mapping.order):
+                        self._run(bound)
             except (psycopg.Error, MissingValueError, RowMissingError) as error:
                 if passes(error):
                     raise
                 plan = self._plans[step[0].relation]
                 raise explain(error, step=step, plan=plan, transaction=transaction) from error
+
+    def _run(self, bound: Bound) -> None:
+        if bound.rows is None:
+            self._trips.run([bound])
+            return
+        done = self._connection.execute(bound.sql.encode(), bound.values).rowcount
+        if done != bound.rows:
+            raise RowMissingError(bound.rows - done)

@@ -7,9 +7,11 @@ wait for each other and never in a circle; the applier counts what is left when 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg import pq
 
 from cdc.changes import Change, Operation, TableName, Transaction
 from cdc.parked import Keys, Parting, Refusal, by_table, relation_json, row_json
@@ -86,8 +88,13 @@ class Parking:
             self._locked = False
 
     def forget(self) -> None:
-        """After a rollback: nothing is known any more. The lock goes with the session, or the next `leave`."""
+        """After a rollback: nothing is known any more, and others may take parked changes away. With a session that is
+        lost, its lock is.
+        """
         self._blocked = None
+        if self._connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            with suppress(psycopg.OperationalError):
+                self.leave()
 
     def holds_any(self) -> bool:
         """Whether anything may be parked."""

@@ -82,6 +82,11 @@ class Plan:
     types: dict[str, str]
     reads: dict[str, frozenset[str]]
 
+    def picked(self, rows: list[Row]) -> list[Row]:
+        """A new list: of each row the columns in use."""
+        pick = self.pick
+        return list(rows) if pick is _all_of else [pick(row) for row in rows]
+
     def missing(self, row: Row) -> frozenset[str]:
         """Source columns in use whose values the log left out."""
         return frozenset(
@@ -176,10 +181,10 @@ def named_key(step: Step, plan: Plan) -> str:
         key = work.gone[0]
     elif work.holes:
         key = work.holes[0][0]
-    elif work.fresh:
+    elif whole := work.kept or work.fresh:
         names = work.relation.names()
         key = tuple(
-            value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
+            value if isinstance(value := whole[0][names.index(part.source)], bytes) else b""
             for part in plan.table.key
         )
     else:

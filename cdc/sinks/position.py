@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cdc.changes import Lsn, literal
+from cdc.sinks.roundtrip import Bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +33,21 @@ WITH moved AS (
   WHERE stream = {stream} AND lsn = {expected}::text::pg_lsn RETURNING 1
 ) SELECT 1 / count(*) FROM moved"""
 _NAMES = ("stream", "expected", "position", "commit_time", "transactions", "changes")
+_PREPARED = _SQL.format_map({name: f"${number}" for number, name in enumerate(_NAMES, start=1)})
 
 
-def prepared(move: Move) -> tuple[str, list[object]]:
+def prepared(move: Move) -> Bound:
     """With parameters: the same text for every move, which the target plans once."""
-    places = {name: f"${number}" for number, name in enumerate(_NAMES, start=1)}
-    values: list[object] = [
+    time = None if move.commit_time is None else move.commit_time.isoformat()
+    values = (
         move.stream,
         str(move.expected),
         str(move.position),
-        move.commit_time,
-        move.transactions,
-        move.changes,
-    ]
-    return _SQL.format_map(places), values
+        time,
+        str(move.transactions),
+        str(move.changes),
+    )
+    return Bound(_PREPARED, [None if value is None else value.encode() for value in values])
 
 
 def written_out(move: Move) -> str:

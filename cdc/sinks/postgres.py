@@ -36,7 +36,7 @@ from cdc.mapping import Mapping
 from cdc.parked import Parting
 from cdc.seams import StreamError
 from cdc.sessions import failure
-from cdc.sinks.inline import write_inline
+from cdc.sinks.inline import inline
 from cdc.sinks.onebyone import OneByOne
 from cdc.sinks.parking import Parking
 from cdc.sinks.plans import (
@@ -48,6 +48,7 @@ from cdc.sinks.plans import (
     passes,
 )
 from cdc.sinks.position import Move, prepared, written_out
+from cdc.sinks.roundtrip import Bound, RoundTrips
 from cdc.sinks.script import Script, Statement
 from cdc.sinks.session import open_session
 from cdc.sinks.staged import staged
@@ -120,7 +121,8 @@ class PostgresSink:
         )
         self._open: _Open | None = None
         self._ahead: _Ahead | None = None
-        self._one_by_one = OneByOne(self._connection, mapping, plans=self._plans, keys=self._keys)
+        self._few = RoundTrips(self._connection)
+        self._one_by_one = OneByOne(self._connection, self._few, mapping, plans=self._plans, keys=self._keys)
         self._parking = (
             None
             if max_parked is None
@@ -310,7 +312,7 @@ class PostgresSink:
         self._plan_all(steps, transactions)
         try:
             if _few(steps):
-                self._write_few(steps, going, parting)
+                self._write_few(inline(steps, self._plans, self._mapping.order), going, parting)
             else:
                 body = None if ahead is None else ahead.statements
                 body = staged(steps, self._plans, self._mapping.order) if body is None else body
@@ -333,7 +335,7 @@ class PostgresSink:
         """Store that nothing happened up to `position`."""
         assert self._open is None, "the position is stored with the last piece of a transaction"
         try:
-            self._connection.execute(*_bytes(prepared(self._move(position))))
+            self._few.run([prepared(self._move(position))])
         except psycopg.errors.DivisionByZero as error:
             self._refuse_another_writer(error)
             raise
@@ -344,13 +346,22 @@ class PostgresSink:
         self._connection.close()
 
     def _write_few(
-        self, steps: Iterable[Step], transactions: Sequence[Transaction], parting: Parting | None
+        self, body: Sequence[Bound], transactions: Sequence[Transaction], parting: Parting | None
     ) -> None:
-        with self._connection.pipeline(), self._connection.transaction():
-            self._defer()
-            for step in steps:
-                write_inline(self._connection, step, self._plans, order=self._mapping.order)
-            self._count(transactions, parting)
+        deferred = [Bound(statement.sql) for statement in self._deferred()]
+        if parting is not None and (parting.parked or parting.wiped):
+            with self._connection.transaction():
+                self._few.run([*deferred, *body])
+                self._count(transactions, parting)
+            return
+        begin, end = brackets = self._brackets()
+        move = self._move_after(transactions)
+        stored = [] if move is None else [prepared(move)]
+        try:
+            self._few.run([Bound(begin), *deferred, *body, *stored, Bound(end)])
+        except psycopg.Error:
+            self._undo(brackets)
+            raise
 
     def _write_many(
         self,
@@ -367,7 +378,7 @@ class PostgresSink:
                 script.finish()
                 self._count(transactions, parting)
             return
-        begin, end = _WHOLE if self._open is None else _PIECE
+        begin, end = brackets = self._brackets()
         move = self._move_after(transactions)
         stored = [] if move is None else [Statement(written_out(move))]
         script = Script(self._connection, [Statement(begin), *statements, *stored, Statement(end)])
@@ -379,14 +390,18 @@ class PostgresSink:
             finally:
                 script.finish()
         except psycopg.Error:
-            self._undo()
+            self._undo(brackets)
             raise
 
-    def _undo(self) -> None:
-        """After a script that failed half way."""
+    def _brackets(self) -> tuple[str, str]:
+        """What makes a whole of several statements: a transaction, or within one (a piece, a caller's) a savepoint."""
+        return _PIECE if self._connection.pgconn.transaction_status in _WITHIN else _WHOLE
+
+    def _undo(self, brackets: tuple[str, str]) -> None:
+        """After statements between `brackets` that failed half way."""
         if self._connection.pgconn.transaction_status not in _WITHIN:
             return
-        if self._open is None:
+        if brackets is _WHOLE:
             self._connection.rollback()
             return
         undone = self._connection.pgconn.exec_(_UNDO_PIECE)
@@ -414,7 +429,7 @@ class PostgresSink:
             self._parking.store(parting)
         move = self._move_after(transactions)
         if move is not None:
-            self._connection.execute(*_bytes(prepared(move))).fetchone()
+            self._few.run([prepared(move)])
 
     def _move_after(self, transactions: Sequence[Transaction]) -> Move | None:
         last = transactions[-1]
@@ -481,12 +496,10 @@ class PostgresSink:
 
 def _few(steps: Iterable[Step]) -> bool:
     return all(
-        len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
+        len(work.kept) + len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS
+        for step in steps
+        for work in step
     )
-
-
-def _bytes(statement: tuple[str, list[object]]) -> tuple[bytes, list[object]]:
-    return statement[0].encode(), statement[1]
 
 
 def _positions(transactions: Sequence[Transaction], relation: Relation) -> Iterator[Lsn]:

@@ -10,7 +10,6 @@ that fails the target runs none of those behind it. Source: PostgreSQL 16 manual
 Query" and "COPY Operations" of the message flow; libpq, "Asynchronous Command Processing".
 """
 
-import select
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import psycopg
 from psycopg import pq
 
 from cdc.sessions import failure
+from cdc.sinks.talk import Talk
 
 _BLOCK = 262_144  # bytes handed to libpq at once; it copies what the socket does not take
 
@@ -35,17 +35,16 @@ class Script:
     """`statements` on their way through `connection`, which is nobody else's until `finish` has returned."""
 
     def __init__(self, connection: psycopg.Connection[Any], statements: Sequence[Statement]) -> None:
-        self._pgconn = connection.pgconn
+        self._talk = Talk(connection)
         self._statements = statements
         self._failed: psycopg.Error | None = None
-        self._poll = select.poll()
 
     def send(self) -> None:
         """Return when the target has everything, though not yet worked on it. Raises psycopg.OperationalError when
         the connection is lost; an error of a statement comes with `finish`.
         """
-        self._pgconn.send_query(";\n".join(each.sql for each in self._statements).encode())
-        self._flush()
+        self._talk.pgconn.send_query(";\n".join(each.sql for each in self._statements).encode())
+        self._talk.flush()
         for statement in self._statements:
             if statement.rows is not None and not self._feed(statement.rows):
                 return
@@ -60,32 +59,17 @@ class Script:
     def _feed(self, rows: bytes) -> bool:
         while (answer := self._answer()) is not None:
             if answer.status == pq.ExecStatus.COPY_IN:
-                view = memoryview(rows)
+                pgconn, view = self._talk.pgconn, memoryview(rows)
                 for start in range(0, len(rows), _BLOCK):
-                    self._pgconn.put_copy_data(view[start : start + _BLOCK])
-                    self._flush()
-                self._pgconn.put_copy_end()
-                self._flush()
+                    pgconn.put_copy_data(view[start : start + _BLOCK])
+                    self._talk.flush()
+                pgconn.put_copy_end()
+                self._talk.flush()
                 return True
         return False
 
     def _answer(self) -> pq.abc.PGresult | None:
-        while self._pgconn.is_busy():
-            self._wait(select.POLLIN)
-            self._pgconn.consume_input()
-        answer = self._pgconn.get_result()
+        answer = self._talk.answer()
         if answer is not None and answer.status == pq.ExecStatus.FATAL_ERROR and self._failed is None:
             self._failed = failure(answer)
         return answer
-
-    def _flush(self) -> None:
-        while self._pgconn.flush():
-            # a server that has much to tell stops reading until it has told it
-            if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
-                self._pgconn.consume_input()
-
-    def _wait(self, events: int) -> int:
-        # by itself libpq would wait within C, and keep all other threads from running
-        self._poll.register(self._pgconn.socket, events)
-        ((_, happened),) = self._poll.poll()
-        return happened

@@ -45,8 +45,8 @@ def open_session(dsn: str, *, stream: str, applier: bool) -> Session:
     )
     connection.cursor_factory = psycopg.RawCursor
     connection.adapters.register_dumper(bytes, _RawText)
-    connection.prepare_threshold = 0
-    connection.prepared_max = 500
+    # psycopg gives up everything that is prepared after each ROLLBACK; `RoundTrips` has its own
+    connection.prepare_threshold = None
     try:
         if applier:
             lock_stream(connection, stream)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cdc.sinks.postgres
 from cdc import schema
 from cdc.changes import UNCHANGED, Change, Key, Lsn, Operation, Row, TableName, Transaction
 from cdc.mapping import Mapping, parse_mapping
@@ -109,8 +110,16 @@ def made(database: str) -> Iterator[Target]:
         connection.execute("DROP FUNCTION IF EXISTS keep CASCADE")
 
 
+@pytest.fixture(params=[32, 0], ids=["prepared statements", "COPY"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Up to how many rows travel as parameters."""
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", request.param)
+    return int(request.param)
+
+
 @pytest.fixture
-def target(database: str) -> Iterator[Target]:
+def target(database: str, few: int) -> Iterator[Target]:
+    del few
     with made(database) as target:
         yield target
 
@@ -122,6 +131,7 @@ def without(rows: Held, parked: set[Address]) -> Held:
     }
 
 
+@pytest.mark.usefixtures("few")
 @given(
     history=st.tuples(histories(), st.sampled_from([2, 10])).map(lambda drawn: in_pieces(*drawn)),
     batch=st.integers(1, 8),
@@ -140,6 +150,7 @@ def test_what_is_not_parked_is_right_at_once_and_the_rest_after_a_retry(
             sink.close()
 
 
+@pytest.mark.usefixtures("few")
 @given(history=histories(), batch=st.integers(1, 8), repaired_after=st.integers(0, 8))
 @settings(deadline=None, max_examples=40, suppress_health_check=FIXTURE)
 def test_the_same_where_constraints_are_asked_at_the_end_of_a_transaction(
@@ -346,6 +357,23 @@ def test_who_retries_and_the_applier_wait_for_each_other(target: Target) -> None
     assert names(target) == {"1": "y", "2": "c"}
     sink.apply([at(3, put(1, "z", was=1))])
     assert names(target)["1"] == "z"
+    sink.close()
+
+
+def test_an_applier_that_was_in_somebody_s_way_lets_others_retry(target: Target) -> None:
+    target.run("ALTER TABLE copy_stock ADD CONSTRAINT no CHECK (name <> 'x')")
+    sink = target.sink()
+    sink.apply([at(1, put(1, "x"), put(2, "b"))])
+    target.run("ALTER TABLE copy_stock DROP CONSTRAINT no")
+    sink.connection.execute("SET lock_timeout = '50ms'")
+    with target.connection.transaction():
+        target.run("UPDATE copy_stock SET body = 'mine' WHERE id = 2")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            sink.apply([at(2, put(2, "c", was=2))])
+    # the same process, as one that applies a partition does it
+    assert target.retry() == []
+    sink.apply([at(2, put(2, "c", was=2))])
+    assert names(target) == {"1": "x", "2": "c"}
     sink.close()
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,11 +27,13 @@ from cdc.changes import (
     Row,
     TableName,
     Transaction,
+    Value,
 )
 from cdc.mapping import parse_mapping
 from cdc.seams import StreamError
 from cdc.sinks.memory import MemorySink
 from cdc.sinks.postgres import ApplyError, LostPositionError, PostgresSink
+from cdc.sinks.roundtrip import Bound, RoundTrips
 from chassis.yamlfile import parse
 from tests.cdc_histories import KEYS, MOMENT, RELATIONS, START, TABLES, histories, in_pieces, meaning
 from tests.cdc_shop import admin
@@ -283,6 +286,91 @@ def test_no_row_is_written_where_somebody_else_wrote_the_position(
         with pytest.raises(LostPositionError, match="another process wrote it"):
             sink.apply(transactions(fresh(1), fresh(2)))
         assert held(database)[TABLES[1]] == {}
+
+
+@pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
+def test_an_updated_row_that_somebody_deleted_comes_back(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
+    stock = RELATIONS[1]
+    with postgres_sink(database) as sink:
+        sink.position()
+        sink.apply(transactions(fresh(1), fresh(2)))
+        with admin(database) as connection:
+            connection.execute("DELETE FROM copy_stock WHERE id = 1")
+        sink.apply(
+            [
+                piece(
+                    Change(Operation.UPDATE, stock, None, (b"1", b"c", b"d")),
+                    Change(Operation.UPDATE, stock, None, (b"2", b"e", b"f")),
+                    more=False,
+                    at=30,
+                )
+            ]
+        )
+        assert held(database)[TABLES[1]] == {(b"1",): (b"1", b"c", b"d"), (b"2",): (b"2", b"e", b"f")}
+        assert sink.position() == Lsn(30)
+
+
+@pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
+@pytest.mark.parametrize("value", [b"y", UNCHANGED], ids=["whole rows", "rows with holes"])
+def test_a_column_that_reads_nothing_has_its_own_type(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int, value: Value
+) -> None:
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
+    mapping = """
+tables:
+  stock:
+    target: copy_stock
+    key: {id: id}
+    columns:
+      {id: id, name: name, body: body, kind: {sql: "'new'", derived: true}, since: {sql: "(NULL)", derived: true}}
+"""
+    with postgres_sink(database, mapping) as sink:
+        with admin(database) as connection:
+            connection.execute("DROP TYPE IF EXISTS kind CASCADE")
+            connection.execute("CREATE TYPE kind AS ENUM ('old', 'new')")
+            connection.execute("ALTER TABLE copy_stock ADD kind kind, ADD since date")
+        sink.position()
+        sink.apply(transactions(change((b"1", b"x", b"y"), RELATIONS[1])))
+        with admin(database) as connection:
+            connection.execute("UPDATE copy_stock SET kind = 'old', since = now()")
+        update = Change(Operation.UPDATE, RELATIONS[1], None, (b"1", b"z", value))
+        sink.apply([Transaction(Lsn(30), MOMENT, 3, (update,))])
+    with admin(database) as connection:
+        assert connection.execute("SELECT name, body, kind::text, since FROM copy_stock").fetchall() == [
+            ("z", "y", "new", None)
+        ]
+
+
+def test_a_statement_that_is_refused_when_it_is_prepared_is_prepared_again(database: str) -> None:
+    with postgres_sink(database) as sink:
+        sink.position()
+        with admin(database) as connection:
+            connection.execute("ALTER TABLE copy_stock RENAME body TO text")
+        trips = RoundTrips(sink.connection)
+        insert = Bound("INSERT INTO copy_stock (id, body) VALUES ($1, $2)", [b"1", b"a"])
+        for _ in range(2):
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                trips.run([Bound("BEGIN"), insert, Bound("SELECT 1"), Bound("COMMIT")])
+            sink.connection.rollback()
+        with admin(database) as connection:
+            connection.execute("ALTER TABLE copy_stock RENAME text TO body")
+        trips.run([Bound("BEGIN"), insert, Bound("SELECT 1"), Bound("COMMIT")])
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            trips.run([Bound("DELETE FROM copy_stock WHERE id = $1", [b"2"], rows=1)])
+        assert list(held(database)[TABLES[1]]) == [(b"1",)]
+
+
+def test_prepared_statements_do_not_become_more_and_more(database: str) -> None:
+    with postgres_sink(database) as sink:
+        trips = RoundTrips(sink.connection)
+        for number in range(1_100):
+            trips.run([Bound(f"SELECT {number}")])
+        kept = sink.connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+        assert kept is not None
+        assert 50 < kept[0] <= 500
 
 
 def test_what_was_prepared_behind_a_refused_batch_means_what_it_meant(
