@@ -23,7 +23,7 @@ from benchmarks.cdc.figures import OURS, SINK, Measurement
 from benchmarks.cdc.loads import Amount, ten
 from benchmarks.cdc.process import Stream, until
 from benchmarks.cdc.shapes import CREATE_SOURCE, SOURCE
-from benchmarks.cdc.site import Site
+from benchmarks.cdc.site import Place, Site
 from cdc.connect import PASSWORD_VARIABLE, Connect, KafkaSettings
 from cdc.pipeline import StreamConfig, connector
 from cdc.sources.slot import drop_slot
@@ -73,7 +73,7 @@ def measure(
 
 def _set_up(site: Site, config: StreamConfig, settings: KafkaSettings, connect: Connect) -> None:
     site.target.execute(CREATE_SOURCE.replace(SOURCE, _SINK_TABLE).encode())
-    site.pipe(f"SELECT * FROM {SOURCE}", _SINK_TABLE)  # noqa: S608  (our own name)
+    site.pipe(f"SELECT * FROM {SOURCE}", _sinks(site))  # noqa: S608  (our own name)
     with Stream(config) as stream:
         stream.go()
         until(site.position, what="the snapshot is there", alive=stream.alive)
@@ -88,8 +88,12 @@ def _set_up(site: Site, config: StreamConfig, settings: KafkaSettings, connect: 
         ).raise_for_status()
         connect.wait_running(_SINK)
         mark = site.mark()
-        site.arrived(mark, table=SOURCE, column="note", alive=stream.alive)
-        site.arrived(mark, table=_SINK_TABLE, column="note", alive=lambda: _runs(connect))
+        site.ours.await_mark(mark, stream.alive)
+        _sinks(site).await_mark(mark, lambda: _runs(connect))
+
+
+def _sinks(site: Site) -> Place:
+    return Place(site.target, _SINK_TABLE, "note")
 
 
 def _sink(site: Site) -> dict[str, str]:
@@ -127,11 +131,11 @@ def _round(
     with Stream(config) as stream:
         began = time.perf_counter()
         stream.go()
-        site.arrived(mark, table=SOURCE, column="note", alive=stream.alive)
+        site.ours.await_mark(mark, stream.alive)
         yield OURS, rows / (time.perf_counter() - began)
     began = time.perf_counter()
     connect.resume(_SINK)
-    site.arrived(mark, table=_SINK_TABLE, column="note", alive=lambda: _runs(connect))
+    _sinks(site).await_mark(mark, lambda: _runs(connect))
     yield SINK, rows / (time.perf_counter() - began)
 
 

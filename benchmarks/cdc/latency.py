@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.cdc.loads import Amount
 from benchmarks.cdc.shapes import SOURCE
-from benchmarks.cdc.site import Site, program
+from benchmarks.cdc.site import Place, Site, program
 
 _RATE = 2_000
 _ROWS = 50_000  # the rows that are written, at random
@@ -27,7 +27,7 @@ _PATIENCE = 30.0  # seconds until a probe counts as lost
 
 
 def measure(
-    site: Site, amount: Amount, *, table: str, alive: Callable[[], bool]
+    site: Site, amount: Amount, place: Place, alive: Callable[[], bool]
 ) -> Iterator[tuple[str, float]]:
     """p50 and p99 in ms, and the rate that pgbench really reached. The stream runs and has nothing to do."""
     with tempfile.TemporaryDirectory() as directory:
@@ -44,7 +44,7 @@ def measure(
         due = time.perf_counter() + _PROBE_EVERY
         while writers.poll() is None:
             time.sleep(max(0.0, due - time.perf_counter()))
-            waits.append(_probe(site, table, alive) * 1000)
+            waits.append(_probe(site, place, alive) * 1000)
             # behind a slow one no probes are made up for: they would all meet the same moment
             due = max(due + _PROBE_EVERY, time.perf_counter())
         said, complaint = writers.communicate()
@@ -57,13 +57,12 @@ def measure(
     yield "offered", float(reached[1])
 
 
-def _probe(site: Site, table: str, alive: Callable[[], bool]) -> float:
+def _probe(site: Site, place: Place, alive: Callable[[], bool]) -> float:
     """Seconds until one row is visible."""
-    question = f"SELECT 1 FROM {table} WHERE id = 1 AND {site.shape.note} = %s".encode()  # noqa: S608  (our own names)
     mark = secrets.token_hex(8)
     site.mark(mark)
     began = time.perf_counter()
-    while site.target.execute(question, [mark]).fetchone() is None:
+    while not place.has(mark):
         if time.perf_counter() - began > _PATIENCE or not alive():
             raise RuntimeError(f"a row did not arrive within {_PATIENCE:g} s, or the stream ended")
     return time.perf_counter() - began

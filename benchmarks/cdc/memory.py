@@ -25,7 +25,7 @@ def measure(site: Site, amount: Amount, rows: int, tell: Callable[[str], None]) 
                 f"UPDATE {SOURCE} SET amount = amount + 1 WHERE id <= %s".encode(),  # noqa: S608  (our own name)
                 [amount.memory_transaction],
             )
-            site.arrived(site.mark(), table=site.shape.table, column=site.shape.note, alive=stream.alive)
+            site.ours.await_mark(site.mark(), stream.alive)
             yield _one("memory_transaction", stream.peak_mb())
     finally:
         drop_slot(site.source, site.config.slot)

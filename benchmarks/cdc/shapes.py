@@ -33,22 +33,23 @@ FILL = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A target table and how rows come into it. `peer_*`: where the subscription writes."""
+    """A target table and how rows come into it. The subscription writes into a table like the source's."""
 
     suffix: str
     table: str
     note: str
     create: tuple[str, ...]
+    create_peer: tuple[str, ...]
     select: str
     mapping: str
-    peer_table: str
 
 
 STRAIGHT = Shape(
     suffix="",
     table=SOURCE,
     note="note",
-    create=(f"CREATE TABLE {SOURCE} {_COLUMNS}",),
+    create=(CREATE_SOURCE,),
+    create_peer=(CREATE_SOURCE,),
     select=f"SELECT {_NAMES} FROM {SOURCE}",
     mapping=f"""
 tables:
@@ -58,17 +59,16 @@ tables:
     columns:
       {"".join(f"{name}: {name}{chr(10)}      " for name in _NAMES.split(", ")[1:])}
 """,
-    peer_table=SOURCE,
 )
+_MAPPED_TABLE = (_CREATE_MAPPED, "CREATE INDEX ON orders (number)", "CREATE INDEX ON orders (cents)")
 MAPPED = Shape(
     suffix="_mapped",
     table="orders",
     note="remark",
-    create=(
-        _CREATE_MAPPED,
-        "CREATE INDEX ON orders (number)",
-        "CREATE INDEX ON orders (cents)",
-        f"CREATE TABLE {SOURCE} {_COLUMNS}",
+    create=_MAPPED_TABLE,
+    create_peer=(
+        *_MAPPED_TABLE,  # for the pipe
+        CREATE_SOURCE,
         f"CREATE INDEX ON {SOURCE} (code)",
         f"CREATE INDEX ON {SOURCE} (amount)",
     ),
@@ -91,5 +91,4 @@ tables:
       address: {{sql: "host(ip)", inverse: {{ip: "address::inet"}}}}
       initial: {{sql: "left(code, 1)", derived: true}}
 """,
-    peer_table=SOURCE,
 )

@@ -1,4 +1,5 @@
-"""One server with both databases, what is done to the source, and how one knows that it has arrived.
+"""One server with the source and a target for each contender, what is done to the source, and how one knows that it
+has arrived.
 
 fsync is on and nothing that a careful installation would keep is switched off. Checkpoints are rare, so that one does
 not fall into one contender's time and not into the other's.
@@ -9,7 +10,8 @@ not fall into one contender's time and not into the other's.
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,26 @@ SETTINGS = {
 PEER_SLOT = "native"
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A table that a contender fills. `column` takes the source's `note`."""
+
+    connection: psycopg.Connection[Any]
+    table: str
+    column: str
+
+    def has(self, mark: str) -> bool:
+        """Whether the row that bears `mark` has come."""
+        question = f"SELECT 1 FROM {self.table} WHERE id = 1 AND {self.column} = %s".encode()
+        return self.connection.execute(question, [mark]).fetchone() is not None
+
+    def await_mark(self, mark: str, alive: Callable[[], bool]) -> None:
+        """Wait until it has."""
+        until(lambda: self.has(mark), what=f"{self.table} is filled", alive=alive)
+
+
 class Site:
-    """The two databases of one shape, with a connection to each."""
+    """The databases of one shape, with a connection to each."""
 
     def __init__(
         self,
@@ -45,8 +65,12 @@ class Site:
         *,
         source: psycopg.Connection[Any],
         target: psycopg.Connection[Any],
+        peer: psycopg.Connection[Any],
     ) -> None:
         self.server, self.shape, self.source, self.target = server, shape, source, target
+        self.ours = Place(target, shape.table, shape.note)
+        self.peers = Place(peer, SOURCE, "note")
+        self.piped = Place(peer, shape.table, shape.note)
         name = f"measured{shape.suffix}"
         data, places = parse(shape.mapping, "mapping.yaml")
         self.config = StreamConfig(
@@ -63,19 +87,21 @@ class Site:
         self.source.execute(FILL, [first, last])
 
     def clean(self) -> None:
-        """Empty the target, tidy the source, and let a checkpoint fall now."""
-        tables = {self.shape.table, self.shape.peer_table}
-        self.target.execute(f"TRUNCATE {', '.join(sorted(tables))}, strangler_cdc.position".encode())
+        """Empty the targets, tidy the source, and let a checkpoint fall now."""
+        self.target.execute(f"TRUNCATE {self.shape.table}, strangler_cdc.position".encode())
+        for place in (self.peers, self.piped):
+            place.connection.execute(f"TRUNCATE {place.table}".encode())
         self.source.execute(f"VACUUM (FULL, ANALYZE) {SOURCE}".encode())
         self.source.execute("CHECKPOINT")
 
-    def pipe(self, select: str, table: str) -> None:
+    def pipe(self, select: str, into: Place) -> None:
         """Two psql processes, joined by the kernel: what a snapshot costs at least."""
         reader = subprocess.Popen(
             [program("psql"), self.config.source_dsn, "-qc", f"COPY ({select}) TO STDOUT"],
             stdout=subprocess.PIPE,
         )
-        writer = [program("psql"), self.config.target_dsn, "-qc", f"COPY {table} FROM STDIN"]
+        dsn = self.server.dsn(dbname=into.connection.info.dbname)
+        writer = [program("psql"), dsn, "-qc", f"COPY {into.table} FROM STDIN"]
         subprocess.run(writer, stdin=reader.stdout, check=True)
         if reader.wait():
             raise RuntimeError("psql could not read the source, see above")
@@ -117,28 +143,21 @@ class Site:
         self.source.execute(f"UPDATE {SOURCE} SET note = %s WHERE id = 1".encode(), [mark])
         return mark
 
-    def arrived(self, mark: str, *, table: str, column: str, alive: Callable[[], bool]) -> None:
-        """Wait until that row stands in the target's `table`."""
-        question = f"SELECT 1 FROM {table} WHERE id = 1 AND {column} = %s".encode()
-        until(
-            lambda: self.target.execute(question, [mark]).fetchone(), what=f"{table} is filled", alive=alive
-        )
-
     @contextmanager
     def subscription(self) -> Iterator["Subscription"]:
         """A native one, disabled, that will read what comes from now on; gone with its slot afterwards."""
         self.source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [PEER_SLOT])
-        self.target.execute(
+        self.peers.connection.execute(
             f"CREATE SUBSCRIPTION {PEER_SLOT} CONNECTION '{self.config.source_dsn}'"
             f" PUBLICATION {self.config.publication} WITH (create_slot = false, slot_name = '{PEER_SLOT}',"
             " copy_data = false, enabled = false)".encode()
         )
-        subscription = Subscription(self.target, self.source)
+        subscription = Subscription(self.peers.connection, self.source)
         try:
             yield subscription
         finally:
             subscription.disable()
-            self.target.execute(f"DROP SUBSCRIPTION {PEER_SLOT}")  # its slot goes with it
+            self.peers.connection.execute(f"DROP SUBSCRIPTION {PEER_SLOT}")  # its slot goes with it
 
 
 class Subscription:
@@ -164,29 +183,30 @@ class Subscription:
 
 @contextmanager
 def site(server: EmbeddedPostgres, shape: Shape, *, rows: int) -> Iterator[Site]:
-    """Both databases, made and filled; dropped afterwards."""
-    source_name, target_name = f"shop{shape.suffix}", f"service{shape.suffix}"
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        for name in (source_name, target_name):
+    """The databases, made, the source filled; dropped afterwards."""
+    names = [f"{name}{shape.suffix}" for name in ("shop", "service", "peer")]
+    with psycopg.connect(server.dsn(), autocommit=True) as connection, ExitStack() as sessions:
+        for name in names:
             connection.execute(f"CREATE DATABASE {name}".encode())
-        with (
-            psycopg.connect(server.dsn(dbname=source_name), autocommit=True) as source,
-            psycopg.connect(server.dsn(dbname=target_name), autocommit=True) as target,
-        ):
-            source.execute(CREATE_SOURCE.encode())
-            for statement in shape.create:
-                target.execute(statement.encode())
-            found = Site(server, shape, source=source, target=target)
-            found.fill(1, rows)
-            prepare(
-                found.config.mapping,
-                source_owner_dsn=found.config.source_dsn,
-                target_owner_dsn=found.config.target_dsn,
-                cdc_role="postgres",
-                publication=found.config.publication,
-            )
-            yield found
-        for name in (source_name, target_name):
+        source, target, peer = (
+            sessions.enter_context(psycopg.connect(server.dsn(dbname=name), autocommit=True))
+            for name in names
+        )
+        source.execute(CREATE_SOURCE.encode())
+        for session, statements in ((target, shape.create), (peer, shape.create_peer)):
+            for statement in statements:
+                session.execute(statement.encode())
+        found = Site(server, shape, source=source, target=target, peer=peer)
+        found.fill(1, rows)
+        prepare(
+            found.config.mapping,
+            source_owner_dsn=found.config.source_dsn,
+            target_owner_dsn=found.config.target_dsn,
+            cdc_role="postgres",
+            publication=found.config.publication,
+        )
+        yield found
+        for name in names:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
