@@ -281,6 +281,11 @@ class Connect:
                 return Lsn(int(committed))
         return None
 
+    def has_offset(self, name: str) -> bool:
+        """Whether it has committed an offset of any kind. False when there is no such connector."""
+        answer = self._ask("GET", f"/connectors/{name}/offsets", missing=True)
+        return answer.status_code != 404 and any(entry["offset"] for entry in answer.json()["offsets"])
+
     def restart(self, name: str, *, only_failed: bool = True) -> None:
         """Restart the connector and its tasks, those that failed or all."""
         flags = f"includeTasks=true&onlyFailed={'true' if only_failed else 'false'}"

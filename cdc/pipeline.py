@@ -33,6 +33,7 @@ from cdc.announce import Announce, AnnouncingSink
 from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
 from cdc.columntypes import read_tables
 from cdc.connect import KafkaSettings, connector_config, forget, register
+from cdc.connector_begin import await_taken
 from cdc.connector_watch import watched
 from cdc.decode.debezium import Table
 from cdc.hold import ControlGate, Gate, OpenGate
@@ -346,8 +347,13 @@ def _session(
             _begin(config, sink, stop, meter, on_progress)
             return _same_log(config, sink, anew=False)
 
+        def registered(sink: PostgresSink) -> None:
+            assert config.kafka is not None
+            _await_taken(config, config.kafka, sink, stop)
+
         shared_session(
-            config, stop, ours, meter, begin=begin, only_sink=lambda: _only_sink(config, stop, wait=None),
+            config, stop, ours, meter, begin=begin, registered=registered,
+            only_sink=lambda: _only_sink(config, stop, wait=None),
             connector=connector(config, config.kafka), read_tables=lambda: _tables(config), announce=on_applied,
         )  # fmt: skip
         return
@@ -360,6 +366,7 @@ def _session(
         source = _source(config, origin, sink)
         if config.kafka is not None:
             register(config.kafka, name=config.slot, stream=connector(config, config.kafka))
+            _await_taken(config, config.kafka, sink, stop)
         if on_applied is not None:
             on_applied(frozenset(config.mapping.sources()))
         with _fed(config, source, origin, meter) as fed:
@@ -376,6 +383,12 @@ def _session(
         if source is not None:
             source.close()
         sink.close()
+
+
+def _await_taken(config: StreamConfig, kafka: KafkaSettings, sink: PostgresSink, stop: StopEvent) -> None:
+    position = sink.position()
+    assert position is not None, "the snapshot or an earlier life has stored it"
+    await_taken(kafka.connect, name=config.slot, source_dsn=config.source_dsn, position=position, stop=stop)
 
 
 def _fed(

@@ -24,13 +24,15 @@ def shared_session(
     meter: Meter,
     *,
     begin: Callable[[PostgresSink], Origin],
+    registered: Callable[[PostgresSink], None],
     only_sink: Callable[[], PostgresSink],
     connector: Mapping[str, str],
     read_tables: ReadTables,
     announce: Announce | None,
 ) -> None:
     """Apply partitions until `stop` is set. `begin` takes the snapshot where there is none yet, and checks that the
-    stream can go on; `only_sink` waits for the stream's lock. Raises as `cdc.pipeline.run` does.
+    stream can go on; `registered` that its connector does; `only_sink` waits for the stream's lock. Raises as
+    `cdc.pipeline.run` does.
     """
     kafka = config.kafka
     assert kafka is not None, "partitions are Kafka's"
@@ -54,6 +56,11 @@ def shared_session(
             ours.clear()
             sink.close()
     register(kafka, name=config.slot, stream=connector)
+    look = PostgresSink(config.target_dsn, stream=config.slot, mapping=config.mapping, applier=False)
+    try:
+        registered(look)
+    finally:
+        look.close()
     if announce is not None:
         announce(frozenset(config.mapping.sources()))
     shared = Shared(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from psycopg import pq
 
+import cdc.pipeline
 from cdc.connect import Connect, ConnectUnreachableError, State
 from cdc.meter import Phase
 from cdc.pipeline import StreamError, run
@@ -267,6 +269,26 @@ def test_a_stream_whose_slot_is_dropped_ends_and_nothing_makes_a_new_one(shop: S
             stream_without_slot()
         slots = source.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchall()
         assert slots == []
+
+
+def test_a_slot_that_is_made_anew_before_the_connector_takes_it_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = shop.config.slot
+    register = cdc.pipeline.register
+
+    def meanwhile(*arguments: Any, **named: Any) -> None:
+        with admin(shop.config.source_dsn) as source:
+            source.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            source.execute("UPDATE catalog_product SET price = price + 1")
+            # as a connector without an offset does it
+            source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        register(*arguments, **named)
+
+    monkeypatch.setattr(cdc.pipeline, "register", meanwhile)
+    with pytest.raises(StreamError, match=f"slot {slot} was made anew on the source before its connector"):
+        run(shop.config, threading.Event())
+    assert status(shop).transactions == 0
 
 
 def test_a_publication_that_is_dropped_ends_the_stream_and_is_named(shop: Shop, connect: Connect) -> None:
