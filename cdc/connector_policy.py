@@ -1,6 +1,6 @@
 """What to do about a stream's connector, from what Connect and the source say of it. Pure; `now` is an argument.
 
-    the slot is gone                changes are lost: let the stream look anew, `pipeline.decide_start` says what to do
+    the slot is gone                changes are lost: let the stream look anew, `start.decide_start` says what to do
     there is no such connector      register it again, not before SETTLED seconds: a worker that has just started knows
                                     none; then ever later (BACK_OFF)
     it has another configuration    register ours again, then ever later: whoever changed it may do so over and over
