@@ -23,6 +23,20 @@ settings.register_profile("laws", deadline=None)
 settings.load_profile("laws")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests and those on real servers first: a worker that gets one of them last would keep the whole
+    run waiting.
+    """
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("slow") or "kafka" in getattr(item, "fixturenames", ())
+    }
+    ranks = {"acceptance": 1, "contract": 2, "integration": 2}
+    items.sort(key=lambda item: 0 if item.path in slow else ranks.get(item.path.parent.name, 3))
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL 16 with wal_level=logical. fsync is off: nothing here crashes the machine."""
