@@ -10,7 +10,7 @@
     kafka.py     through Debezium and Kafka    memory.py   peaks, as the kernel saw them
     report.py    JSON and table (pure)         plot.py     the picture
 
-Both databases are in one PostgreSQL with fsync on. `--quick` is for work in progress and leaves Debezium out unless it
+All databases are in one PostgreSQL with fsync on. `--quick` is for work in progress and leaves Debezium out unless it
 is asked for by `--part decode` or `--part kafka`. The whole run takes about twelve minutes and wants the machine for
 itself. `--output` writes the JSON, and a picture with the same name beside it.
 
