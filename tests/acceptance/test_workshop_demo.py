@@ -21,7 +21,7 @@ SMALL = ["--products", "300", "--users", "200", "--orders", "50", "--plain"]
 def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str, cdc: str) -> None:
     done = subprocess.run(
         # a gentle rate: other tests share the two cores
-        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "4", "--rate", "15",
+        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "2", "--rate", "15",
          "--engine", engine, "--cdc", cdc],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
