@@ -25,7 +25,7 @@ class Amount:
 
 
 FULL = Amount(
-    rounds=5,
+    rounds=3,
     rows=1_000_000,
     mapped_rows=300_000,
     ten=20_000,
