@@ -530,6 +530,7 @@ def _begin(
         _let_go_of_slot(config)
         raise
     log.info("snapshot_done", position=str(point))
+    sink.learn_sizes()
     # Nobody holds the slot while rows are copied. Was it dropped or made anew meanwhile, the server would silently
     # begin where the slot does.
     with connect(config.source_dsn, name=f"strangler_cdc {config.slot}") as source:

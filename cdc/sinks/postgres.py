@@ -235,6 +235,13 @@ class PostgresSink:
         if schema.complete(self._connection):
             self._connection.execute("DELETE FROM strangler_cdc.parked WHERE stream = $1", [self._stream])
 
+    def learn_sizes(self) -> None:
+        """The target was filled in one transaction, during which the server may have taken its tables for empty: a join
+        with one would then walk it for each row. Changes nothing where the role may not, or somebody is at it.
+        """
+        for table in self._mapping.tables:
+            self._run(f"ANALYZE (SKIP_LOCKED) {table.target.sql}")
+
     def waiting(self) -> bool:
         """Whether any key is parked. Costs nothing while none ever was."""
         if self._parking is None:

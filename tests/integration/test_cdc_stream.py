@@ -183,6 +183,19 @@ def test_a_snapshot_taken_while_the_shop_writes_has_neither_gap_nor_overlap(shop
     assert writer.rolled_back
 
 
+def test_the_target_knows_its_size_after_the_snapshot(shop: Shop) -> None:
+    with admin(shop.config.target_dsn) as target:
+        # so it looks when autovacuum comes while rows are copied
+        target.execute("UPDATE pg_class SET reltuples = 0 WHERE relname = 'product'")
+        with shop.running():
+            wait_for_stream(shop)
+        found = target.execute(
+            "SELECT reltuples, (SELECT count(*) FROM product) FROM pg_class WHERE relname = 'product'"
+        ).fetchone()
+    assert found is not None
+    assert found[0] == found[1] > 0
+
+
 def test_a_stopped_stream_resumes_and_a_lost_slot_is_refused(shop: Shop) -> None:
     with shop.running():
         wait_for_stream(shop)
