@@ -66,7 +66,8 @@ __all__ = [
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
-_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch
+_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch,
+_GROW = 0.025  # seconds that those get to become more while the target works: each batch costs it a millisecond or two
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
 
@@ -250,6 +251,7 @@ class _Following:
         def take() -> None:
             if self._ahead.waiting() < min(_WORTH_PREPARING, self._limit):
                 return
+            self._ahead.gather(self._limit, timeout=_GROW)
             self._batch = _take(self._ahead, self._limit, position=stored, timeout=0)
             if self._batch.pending:
                 self._sink.prepare(self._batch.pending)

@@ -43,6 +43,7 @@ class ReadAhead:
         self._news = Condition()
         self._events: deque[tuple[int, Event]] = deque()  # with their sizes
         self._waiting = 0
+        self._begun = self._before = False  # a transaction was taken in part; so before the last time
         self._error: BaseException | None = None
         self._ended = StopEvent()
         self._thread = Thread(target=self._run, name="cdc-read", daemon=True)
@@ -62,13 +63,15 @@ class ReadAhead:
     def take(self, *, limit: int, upto: Lsn | None = None, timeout: float) -> Taken:
         """The next events with about `limit` changes in all, none past `upto`; waits up to `timeout`
         seconds for the first. A transaction in pieces is not taken together with what came before it, which
-        can be stored at once. Raises what the source raised, once everything read before is taken.
+        can be stored at once, nor with what comes after it: while it goes on nobody asks for a hold, and behind it
+        one may begin. Raises what the source raised, once everything read before is taken.
         """
         with self._news:
             if not self._events and self._error is None:
                 self._news.wait(timeout)
             taken: list[Event] = []
             size = 0
+            begun = self._before = self._begun
             within = False
             while self._events and size < limit:
                 weight, event = self._events[0]
@@ -80,7 +83,9 @@ class ReadAhead:
                 self._events.popleft()
                 taken.append(event)
                 size += weight
-                within = goes_on
+                within = self._begun = goes_on
+                if begun and not goes_on:
+                    break
             if not taken and self._error is not None:
                 raise self._error
             return self._give(taken, size, beyond=False)
@@ -90,11 +95,17 @@ class ReadAhead:
         with self._news:
             sized = [(_size(event), event) for event in taken.events]
             self._events.extendleft(reversed(sized))
+            self._begun = self._before
             self._waiting += sum([size for size, _ in sized])
 
     def waiting(self) -> int:
         """About how many changes wait."""
         return self._waiting
+
+    def gather(self, changes: int, *, timeout: float) -> None:
+        """Return when about `changes` wait, no more will come, or after `timeout` seconds."""
+        with self._news:
+            self._news.wait_for(lambda: self._waiting >= changes or self._error is not None, timeout)
 
     def _give(self, taken: list[Event], size: int, *, beyond: bool) -> Taken:
         self._waiting -= size

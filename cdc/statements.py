@@ -12,7 +12,7 @@ read the same there as they do on the source. Three staged tables serve one sour
 
 # ruff: noqa: S608  (names are quoted, expressions are the plan author's own SQL)
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 
@@ -151,14 +151,47 @@ def upsert(table: TableMapping, carrier: Carrier) -> str:
     )
 
 
+def update(
+    table: TableMapping, carrier: Carrier, types: MappingOf[str, str], dependencies: Dependencies
+) -> str | None:
+    """Write whole rows of which the target has the key: no lock and no conflict for each of them, a seventh of the
+    work less than `upsert`. None when there is nothing but the key.
+    """
+    key = {part.target for part in table.key}
+    written = [column for column in table.columns if column.name not in key]
+    if not written:
+        return None
+    values = [f"({column.sql}) AS {quote(column.name)}" for column in written if dependencies[column.name]]
+    return (
+        f"UPDATE {table.target.sql} AS kept SET {_settings(written, dependencies)} "
+        f"FROM (SELECT {', '.join([_located_key(table, types), *values])} FROM {carrier.fresh} AS {_row_name(table)}) "
+        f"AS fresh CROSS JOIN LATERAL {_place(table, at='fresh')} AS place WHERE {_at('place')}"
+    )
+
+
 def delete(table: TableMapping, carrier: Carrier, types: MappingOf[str, str]) -> str:
     """Delete the rows whose keys are in `gone`. `types`: target column → its SQL type."""
-    selected = _selected_key(table, types)
-    match = " AND ".join(f"kept.{quote(part.target)} = gone.{quote(part.target)}" for part in table.key)
     return (
         f"DELETE FROM {table.target.sql} AS kept "
-        f"USING (SELECT {selected} FROM {carrier.gone} AS {_row_name(table)}) AS gone WHERE {match}"
+        f"USING (SELECT {_located_key(table, types)} FROM {carrier.gone} AS {_row_name(table)}) "
+        f"AS gone CROSS JOIN LATERAL {_place(table, at='gone')} AS place WHERE {_at('place')}"
     )
+
+
+def _at(place: str) -> str:
+    return f'kept.ctid = {place}."__row" AND kept.tableoid = {place}."__table"'
+
+
+def _place(table: TableMapping, *, at: str, also: Sequence[str] = ()) -> str:
+    """Where the target holds the row with the key of `at`, by its unique index, and `also` what it holds there.
+
+    A join with the target leaves the planner the choice, and statistics that lag behind a target that is being filled
+    make it walk the whole table for each row. This is a function of one row (OFFSET 0 keeps it one), and what a row
+    is at is not joined but fetched.
+    """
+    held = ", ".join(['held.tableoid AS "__table"', 'held.ctid AS "__row"', *also])
+    same = " AND ".join(f"held.{quote(part.target)} = {at}.{_located(n)}" for n, part in enumerate(table.key))
+    return f"(SELECT {held} FROM {table.target.sql} AS held WHERE {same} OFFSET 0)"
 
 
 def patch(
@@ -194,38 +227,21 @@ def patch(
                 raise MissingValueError(column.name, name)
             restored[name] = restores[name]
     row = _row_name(table)
+    staged = dict(carrier.columns)
     present = [f"staged.{quote(name)} AS {quote(name)}" for name in carrier.names() if name not in missing]
+    inverses = [f"({part.sql})::{staged[name]} AS {quote(name)}" for name, part in restored.items()]
+    holes = ['hole."__table" AS "__table"', 'hole."__row" AS "__row"']
+    holes += [f"hole.{quote(name)} AS {quote(name)}" for name in restored]
     old_key = ", ".join(f"staged.{at_column(n)} AS {quote(part.source)}" for n, part in enumerate(table.key))
-    located = " AND ".join(
-        f"{{row}}.{quote(part.target)} = {{at}}.{_located(n)}" for n, part in enumerate(table.key)
-    )
-    keys = ", ".join(
-        f"({column.sql})::{types[column.name]} AS {_located(n)}"
-        for n, column in enumerate(table.key_columns())
-    )
-    ats = [f"at.{_located(n)} AS {_located(n)}" for n, _ in enumerate(table.key)]
-    source = (
-        f"FROM {carrier.holes} AS staged "
-        f"CROSS JOIN LATERAL (SELECT {keys} FROM (SELECT {old_key}) AS {row}) AS at"
-    )
-    if restored:
-        staged = dict(carrier.columns)
-        inverses = ", ".join(
-            f"({part.sql})::{staged[name]} AS {quote(name)}" for name, part in restored.items()
-        )
-        present += [f"hole.{quote(name)} AS {quote(name)}" for name in restored]
-        source += (
-            f" CROSS JOIN LATERAL (SELECT {inverses} FROM {table.target.sql} AS held "
-            f"WHERE {located.format(row='held', at='at')}) AS hole"
-        )
-    values = ", ".join(
-        [_located(n) for n, _ in enumerate(table.key)]
-        + [f"({column.sql}) AS {quote(column.name)}" for column in written if dependencies[column.name]]
-    )
+    values = ['"__table"', '"__row"']
+    values += [f"({column.sql}) AS {quote(column.name)}" for column in written if dependencies[column.name]]
     return (
         f"UPDATE {table.target.sql} AS kept SET {_settings(written, dependencies)} "
-        f"FROM (SELECT {values} FROM (SELECT {', '.join(ats + present)} {source}) AS {row}) AS fresh "
-        f"WHERE {located.format(row='kept', at='fresh')}"
+        f"FROM (SELECT {', '.join(values)} FROM (SELECT {', '.join(holes + present)} "
+        f"FROM {carrier.holes} AS staged "
+        f"CROSS JOIN LATERAL (SELECT {_located_key(table, types)} FROM (SELECT {old_key}) AS {row}) AS at "
+        f"CROSS JOIN LATERAL {_place(table, at='at', also=inverses)} AS hole) AS {row}) AS fresh "
+        f"WHERE {_at('fresh')}"
     )
 
 
@@ -261,9 +277,11 @@ def _located(place: int) -> str:
     return quote(f"__key_{place}")
 
 
-def _selected_key(table: TableMapping, types: MappingOf[str, str]) -> str:
+def _located_key(table: TableMapping, types: MappingOf[str, str]) -> str:
+    """The key that the target holds the row under, as columns `_located(0)` and on."""
     return ", ".join(
-        f"({column.sql})::{types[column.name]} AS {quote(column.name)}" for column in table.key_columns()
+        f"({column.sql})::{types[column.name]} AS {_located(n)}"
+        for n, column in enumerate(table.key_columns())
     )
 
 

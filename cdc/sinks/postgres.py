@@ -503,7 +503,9 @@ class PostgresSink:
 
 def _few(steps: Iterable[Step]) -> bool:
     return all(
-        len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
+        len(work.kept) + len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS
+        for step in steps
+        for work in step
     )
 
 

@@ -35,12 +35,14 @@ class _RawText(Dumper):
 
 def open_session(dsn: str, *, stream: str, applier: bool) -> Session:
     """Connect; `applier` takes the stream's lock. Raises psycopg.OperationalError, AlreadyRunningError."""
-    # The applier looks up keys; a hash or merge join would read the whole target for a few rows.
+    # The applier looks up keys; a hash or merge join, or a scan, would read the whole target for a few rows. That a
+    # scan is cheap may also be what an old plan thinks, from when the target was empty.
     connection = connect(
         dsn,
         name=f"strangler_cdc apply {stream}",
         enable_hashjoin="off",
         enable_mergejoin="off",
+        enable_seqscan="off",
         jit="off",
     )
     connection.cursor_factory = psycopg.RawCursor

@@ -313,6 +313,74 @@ def test_an_updated_row_that_somebody_deleted_comes_back(
         assert sink.position() == Lsn(30)
 
 
+@pytest.mark.parametrize("few", [200, 0], ids=["prepared statements", "COPY"])
+@pytest.mark.parametrize("parts", [0, 2], ids=["one table", "partitions"])
+def test_each_row_is_looked_up_whatever_statistics_say_of_the_target(
+    database: str, monkeypatch: pytest.MonkeyPatch, few: int, parts: int
+) -> None:
+    """While a target is filled its statistics may say that it is empty: what walks it would do so for each row."""
+    monkeypatch.setattr(cdc.sinks.postgres, "_FEW_ROWS", few)
+    rows, each = 5_000, 30
+    product = RELATIONS[0]
+
+    def update(number: int, body: Value) -> Change:
+        return Change(Operation.UPDATE, product, None, (b"%d" % number, b"new", body))
+
+    def numbers(start: int) -> range:
+        return range(start, start + each)
+
+    with postgres_sink(database) as sink, admin(database) as connection:
+        if parts:
+            connection.execute("ALTER TABLE copy_product RENAME TO whole")
+            connection.execute("CREATE TABLE copy_product (LIKE whole INCLUDING ALL) PARTITION BY HASH (id)")
+            for part in range(parts):
+                connection.execute(
+                    f"CREATE TABLE copy_product_{part} PARTITION OF copy_product "
+                    f"FOR VALUES WITH (MODULUS {parts}, REMAINDER {part})".encode()
+                )
+        sink.position()
+        # plans are made, and kept, while the target is all but empty
+        for number in range(1, 8):
+            made = [change((b"%d" % n, b"a", b"b"), product) for n in (number, 100 + number)]
+            sink.apply([Transaction(Lsn(10 * number), MOMENT, number, tuple(made))])
+            rest = [update(number, b"c"), update(number, UNCHANGED)]
+            rest += [Change(Operation.DELETE, product, (b"%d" % (100 + number), None, None))]
+            for n, one in enumerate(rest, start=1):
+                sink.apply([Transaction(Lsn(10 * number + n), MOMENT, number, (one,))])
+        connection.execute(
+            "INSERT INTO copy_product SELECT n, 'old', 'large', 'oldlarge' FROM generate_series(1000, %s) AS n",
+            [1000 + rows],
+        )
+        connection.execute(
+            "UPDATE pg_class SET reltuples = 0, relpages = 1 WHERE relname LIKE 'copy_product%'"
+        )
+        connection.execute("SELECT pg_stat_reset()")
+        changes = [
+            *[Change(Operation.DELETE, product, (b"%d" % n, None, None)) for n in numbers(1000)],
+            *[update(n, UNCHANGED) for n in numbers(2000)],
+            *[update(n, b"small") for n in numbers(3000)],
+            *[Change(Operation.UPDATE, product, (b"%d" % n, None, None), (b"%d" % -n, b"moved", UNCHANGED))
+              for n in numbers(4000)[:3]],
+        ]  # fmt: skip
+        sink.apply([Transaction(Lsn(1000), MOMENT, 100, tuple(changes))])
+        sink.connection.execute("SELECT pg_stat_force_next_flush()")
+        read = connection.execute(
+            "SELECT coalesce(sum(seq_scan), 0), coalesce(sum(idx_tup_fetch), 0) FROM pg_stat_user_tables"
+            " WHERE relname LIKE 'copy_product%'"
+        ).fetchone()
+        found = held(database)[TABLES[0]]
+        told = connection.execute(
+            'SELECT count(*), min(name || body || "both") FROM copy_product WHERE id < 0'
+        ).fetchone()
+    assert read is not None
+    assert read[0] == 0
+    assert 0 < read[1] < 20 * each
+    assert len(found) == 7 + rows + 1 - each
+    assert all(found[(b"%d" % n,)][1:] == (b"new", b"large") for n in numbers(2000))
+    assert all(found[(b"%d" % n,)][1:] == (b"new", b"small") for n in numbers(3000))
+    assert told == (3, "movedlargemovedlarge")
+
+
 @pytest.mark.parametrize("few", [32, 0], ids=["prepared statements", "COPY"])
 @pytest.mark.parametrize("value", [b"y", UNCHANGED], ids=["whole rows", "rows with holes"])
 def test_a_column_that_reads_nothing_has_its_own_type(

@@ -78,11 +78,17 @@ class Proxy:
                     return status
                 await asyncio.sleep(0.005)
 
-    async def until_counted(self, requests: int) -> None:
-        """Wait until the parent has counted as many requests."""
+    async def until_counted(self, requests: int, *, fallbacks: int = 0) -> None:
+        """Wait until the parent has counted as many requests and fallbacks: a failed answer counts before the other
+        side is asked.
+        """
 
         async def counted() -> bool:
-            return sum(arm["requests"] for arm in (await self.outcomes()).values()) >= requests
+            arms = (await self.outcomes()).values()
+            return (
+                sum(arm["requests"] for arm in arms) >= requests
+                and sum(arm["fallbacks"] for arm in arms) >= fallbacks
+            )
 
         await until_true(counted)
 

@@ -196,7 +196,7 @@ def test_known_requests_and_failures_add_up_exactly_over_four_workers(tmp_path: 
 
             await each_at_once([client for clients in workers.values() for client in clients], ask)
             assert control.requests + canary.requests == _CONNECTIONS * 50
-            await it.until_counted(_CONNECTIONS * 50)
+            await it.until_counted(_CONNECTIONS * 50, fallbacks=canary.fallbacks)
             outcomes = await it.outcomes()
             assert canary.by_error["status"] > 100
             assert canary.by_error["reset"] > 50
