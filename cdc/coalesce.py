@@ -33,25 +33,23 @@ class KeyUnknownError(Exception):
 
 @dataclass(slots=True)
 class TableWork:
-    """What a step does to one table, in this order: wipe, delete `gone`, patch `holes`, write `kept` and `fresh`.
+    """What a step does to one table, in this order: wipe, delete `gone`, patch `holes`, write `fresh`.
 
     Keys are values of the mapping's key columns, in mapping order. In `holes`: key under which the target
     holds the row → the row with UNCHANGED values. `moved` tells that such a row carries another key than it
-    is held under. Whole rows that were only updated are `kept`, the target has them; of those in `fresh` it may
-    have none.
+    is held under.
     """
 
     relation: Relation
     wipe: bool = False
     gone: list[Key] = field(default_factory=list)
     holes: list[tuple[Key, Row]] = field(default_factory=list)
-    kept: list[Row] = field(default_factory=list)
     fresh: list[Row] = field(default_factory=list)
     moved: bool = False
 
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.wipe or self.gone or self.holes or self.kept or self.fresh)
+        return not (self.wipe or self.gone or self.holes or self.fresh)
 
 
 Step = tuple[TableWork, ...]
@@ -77,13 +75,12 @@ def coalesce(
 class _Pending:
     """The outcomes of one table in the step that is being built. None: deleted."""
 
-    __slots__ = ("at", "came", "relation", "rows", "wipe")
+    __slots__ = ("at", "relation", "rows", "wipe")
 
     def __init__(self, relation: Relation, at: tuple[int, ...]) -> None:
         self.relation = relation
         self.at = at
         self.rows: dict[Key, Row | None] = {}
-        self.came: set[Key] = set()  # keys that were inserted, or that a row was moved to
         self.wipe = False
 
     def key(self, row: Row) -> Key:
@@ -105,17 +102,14 @@ class _Pending:
 
     def work(self) -> TableWork:
         work = TableWork(self.relation, wipe=self.wipe)
-        came = self.came
         for key, row in self.rows.items():
             if row is None:
                 if not self.wipe:
                     work.gone.append(key)
             elif _has_holes(row):
                 work.holes.append((key, row))
-            elif came and key in came:
-                work.fresh.append(row)
             else:
-                work.kept.append(row)
+                work.fresh.append(row)
         return work
 
 
@@ -148,9 +142,7 @@ class _Folder:
             self._update(pending, change.before, after)
         elif operation is _INSERT:
             assert after is not None
-            key = pending.key(after)
-            pending.came.add(key)
-            pending.rows[key] = after
+            pending.rows[pending.key(after)] = after
         elif operation is _DELETE:
             before = change.before
             assert before is not None
@@ -178,7 +170,6 @@ class _Folder:
         if not _has_holes(after):
             pending.rows[old] = None
             pending.rows[new] = after
-            pending.came.add(new)
             return
         # The target still holds the missing values, under the old key: what is pending must be there first.
         relation = pending.relation

@@ -151,9 +151,13 @@ class Meter:
                     place = bucket((now - transaction.commit_time) / _MILLISECOND)
                     first, behind = _commits_in(place, now)  # neighbours mostly share it
                 counts[place] += 1
+            position = self._facts.position
+            if ended and not of_partition:
+                # it may be told late, after what followed without any change was reached
+                position = max(ended[-1].position, position or Lsn(0))
             self._facts = replace(
                 self._facts,
-                position=ended[-1].position if ended and not of_partition else self._facts.position,
+                position=position,
                 transactions=self._facts.transactions + len(ended),
                 changes=self._facts.changes + sum(len(each.changes) for each in transactions),
                 latencies=tuple(counts),

@@ -66,8 +66,7 @@ __all__ = [
 _IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
-_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch,
-_GROW = 0.025  # seconds that those get to become more while the target works: each batch costs it a millisecond or two
+_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
 
@@ -179,9 +178,11 @@ def pump(
     within = False  # a transaction has come in part: it can only go on, or be forgotten whole
     with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
         following = _Following(ahead, sink, limit=max_batch_changes)
+        account = _Account(meter)
         while not stop.is_set() and not (until is not None and reached >= until):
             limit = None if within else gate.limit()
             if limit is not None:
+                account.settle()
                 following.put_back()
             meter.enter(Phase.STREAMING if limit is None else Phase.HELD)
             if limit is not None and (limit.upto is None or reached >= limit.upto):
@@ -191,9 +192,11 @@ def pump(
             batch = following.claim() or _take(ahead, max_batch_changes, upto=upto, position=position)
             taken, pending = batch.taken, batch.pending
             if pending:
-                sink.apply(pending, meanwhile=following.after(batch, position))
+                sink.apply(pending, meanwhile=account.first(following.after(batch, position)))
                 within = pending[-1].more
-                meter.applied(pending, datetime.now(UTC))
+                account.owe(pending, datetime.now(UTC))
+                if not following.ready:
+                    account.settle()
                 if not within:
                     position = pending[-1].position
                     stored_at = time.monotonic()
@@ -213,8 +216,37 @@ def pump(
             if now - asked_at >= _CONFIRM_EVERY:
                 _confirm(source, sink)
                 asked_at = now
+        account.settle()
         if not within:
             _confirm(source, sink)
+
+
+class _Account:
+    """What was applied, told to the meter while the target works on what follows: before, it would wait."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._owed: tuple[Sequence[Transaction], datetime] | None = None
+
+    def owe(self, applied: Sequence[Transaction], at: datetime) -> None:
+        """`applied` were written at that moment."""
+        self.settle()
+        self._owed = applied, at
+
+    def settle(self) -> None:
+        """Tell the meter what it has not been told."""
+        owed, self._owed = self._owed, None
+        if owed is not None:
+            self._meter.applied(*owed)
+
+    def first(self, then: Callable[[], None]) -> Callable[[], None]:
+        """`then`, after settling."""
+
+        def both() -> None:
+            self.settle()
+            then()
+
+        return both
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +283,16 @@ class _Following:
         def take() -> None:
             if self._ahead.waiting() < min(_WORTH_PREPARING, self._limit):
                 return
-            self._ahead.gather(self._limit, timeout=_GROW)
             self._batch = _take(self._ahead, self._limit, position=stored, timeout=0)
             if self._batch.pending:
                 self._sink.prepare(self._batch.pending)
 
         return take
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch is at hand."""
+        return self._batch is not None
 
     def claim(self) -> _Batch | None:
         """The batch, if there is one; it is its turn."""
@@ -277,7 +313,8 @@ def _confirm(source: Source, sink: Sink) -> None:
 
 
 def _watermark(events: Sequence[Event]) -> Lsn:
-    return max((event.position for event in events if isinstance(event, Watermark)), default=Lsn(0))
+    # events are in order: one before a transaction says less than that
+    return events[-1].position if events and isinstance(events[-1], Watermark) else Lsn(0)
 
 
 def _session(

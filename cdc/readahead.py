@@ -19,7 +19,7 @@ from cdc.seams import Source
 
 _WAIT = 0.1  # seconds
 _BACKLOG = 1_000  # changes that wait; nobody waits then for the next one,
-_LET_COME = 0.001  # seconds  so it may come together with others: each wake-up costs both sides
+_LET_COME = 0.0005  # seconds  so it may come together with others: each wake-up costs both sides
 _ORDINARY_CHANGE = 2_048  # bytes of log, at most
 
 
@@ -101,11 +101,6 @@ class ReadAhead:
     def waiting(self) -> int:
         """About how many changes wait."""
         return self._waiting
-
-    def gather(self, changes: int, *, timeout: float) -> None:
-        """Return when about `changes` wait, no more will come, or after `timeout` seconds."""
-        with self._news:
-            self._news.wait_for(lambda: self._waiting >= changes or self._error is not None, timeout)
 
     def _give(self, taken: list[Event], size: int, *, beyond: bool) -> Taken:
         self._waiting -= size

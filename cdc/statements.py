@@ -151,24 +151,6 @@ def upsert(table: TableMapping, carrier: Carrier) -> str:
     )
 
 
-def update(
-    table: TableMapping, carrier: Carrier, types: MappingOf[str, str], dependencies: Dependencies
-) -> str | None:
-    """Write whole rows of which the target has the key: no lock and no conflict for each of them, a seventh of the
-    work less than `upsert`. None when there is nothing but the key.
-    """
-    key = {part.target for part in table.key}
-    written = [column for column in table.columns if column.name not in key]
-    if not written:
-        return None
-    values = [f"({column.sql}) AS {quote(column.name)}" for column in written if dependencies[column.name]]
-    return (
-        f"UPDATE {table.target.sql} AS kept SET {_settings(written, dependencies)} "
-        f"FROM (SELECT {', '.join([_located_key(table, types), *values])} FROM {carrier.fresh} AS {_row_name(table)}) "
-        f"AS fresh CROSS JOIN LATERAL {_place(table, at='fresh')} AS place WHERE {_at('place')}"
-    )
-
-
 def delete(table: TableMapping, carrier: Carrier, types: MappingOf[str, str]) -> str:
     """Delete the rows whose keys are in `gone`. `types`: target column → its SQL type."""
     return (

@@ -31,7 +31,7 @@ def _step(step: Step, plans: MappingOf[Relation, Plan], order: Callable[[TableNa
             yield from [Bound(sql, key) for key in work.gone]
     for work in works:
         plan = plans[work.relation]
-        fresh = plan.picked(work.kept) + plan.picked(work.fresh)
+        fresh = plan.picked(work.fresh)
         for (missing, moves), rows in by_missing(plan, work).items():
             if not missing and not moves:
                 fresh += [plan.pick(row) for _, row in rows]

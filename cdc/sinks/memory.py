@@ -45,7 +45,7 @@ class MemorySink:
                 for key, row in work.holes:
                     filled = fill(row, rows.pop(key))
                     rows[_key(filled, places)] = filled
-                for row in (*work.kept, *work.fresh):
+                for row in work.fresh:
                     rows[_key(row, places)] = row
         if meanwhile is not None:
             meanwhile()

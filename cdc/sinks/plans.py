@@ -181,10 +181,10 @@ def named_key(step: Step, plan: Plan) -> str:
         key = work.gone[0]
     elif work.holes:
         key = work.holes[0][0]
-    elif whole := work.kept or work.fresh:
+    elif work.fresh:
         names = work.relation.names()
         key = tuple(
-            value if isinstance(value := whole[0][names.index(part.source)], bytes) else b""
+            value if isinstance(value := work.fresh[0][names.index(part.source)], bytes) else b""
             for part in plan.table.key
         )
     else:

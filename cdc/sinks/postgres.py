@@ -503,9 +503,7 @@ class PostgresSink:
 
 def _few(steps: Iterable[Step]) -> bool:
     return all(
-        len(work.kept) + len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS
-        for step in steps
-        for work in step
+        len(work.fresh) + len(work.gone) + len(work.holes) <= _FEW_ROWS for step in steps for work in step
     )
 
 

@@ -43,6 +43,7 @@ def open_session(dsn: str, *, stream: str, applier: bool) -> Session:
         enable_hashjoin="off",
         enable_mergejoin="off",
         enable_seqscan="off",
+        enable_memoize="off",
         jit="off",
     )
     connection.cursor_factory = psycopg.RawCursor

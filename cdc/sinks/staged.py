@@ -35,10 +35,10 @@ def _step(
             yield _emptied(plan.staged.gone)
     for work in works:
         plan = plans[work.relation]
-        kept, fresh = plan.picked(work.kept), plan.picked(work.fresh)
+        fresh = plan.picked(work.fresh)
         for (missing, moves), rows in by_missing(plan, work).items():
             if not missing and not moves:
-                kept += [plan.pick(row) for _, row in rows]
+                fresh += [plan.pick(row) for _, row in rows]
                 continue
             statement = statements.patch(
                 plan.table, plan.staged, plan.types, plan.reads, missing=missing, moves=moves
@@ -52,11 +52,6 @@ def _step(
             )
             yield Statement(statements.exactly(statement, len(rows)))
             yield _emptied(plan.staged.holes)
-        update = statements.update(plan.table, plan.staged, plan.types, plan.reads) if kept else None
-        if update is not None:
-            yield _copied(statements.copy_fresh(plan.staged), kept)
-            yield Statement(statements.exactly(update, len(kept)))
-            yield _emptied(plan.staged.fresh)
         if fresh:
             yield _copied(statements.copy_fresh(plan.staged), fresh)
             yield Statement(statements.upsert(plan.table, plan.staged))
