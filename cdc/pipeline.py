@@ -29,19 +29,20 @@ import structlog
 
 from cdc import schema
 from cdc.announce import Announce, AnnouncingSink
-from cdc.changes import Event, Lsn, TableName, Transaction, Watermark
+from cdc.changes import Event, Lsn, TableName, Watermark
 from cdc.columntypes import read_tables
 from cdc.connect import KafkaSettings, connector_config, forget, register
 from cdc.connector_begin import await_taken
 from cdc.connector_watch import watched
 from cdc.decode.debezium import Table
+from cdc.following import Account, Following, not_yet_applied, take
 from cdc.hold import ControlGate, Gate, OpenGate
 from cdc.lineage import Origin
 from cdc.mapping import Mapping
 from cdc.meter import Meter, Phase, SnapshotProgress
 from cdc.origin import TopicMemory, check_origin, read_origin, write_origin
 from cdc.parked import OnRefused
-from cdc.readahead import ReadAhead, Taken
+from cdc.readahead import ReadAhead
 from cdc.seams import BEGIN_ANEW, AwayError, Sink, Source, StreamError
 from cdc.sessions import connect
 from cdc.sinks.postgres import PostgresSink
@@ -63,10 +64,8 @@ __all__ = [
     "run",
 ]
 
-_IDLE_WAIT = 0.02  # seconds; also how soon a request to hold is seen on an idle stream
 _CONFIRM_EVERY = 0.25  # seconds between questions how far the target is durable
 _STORE_IDLE_EVERY = 1.0  # seconds between stored positions while only foreign log goes by
-_WORTH_PREPARING = 1_000  # changes that wait; fewer are better left to grow into one batch
 _BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 _WAIT_FOR_PREDECESSOR = 15.0  # seconds a killed process's sessions may linger
 
@@ -96,13 +95,6 @@ class StreamConfig:
     max_parked: int = 1_000
     kafka: KafkaSettings | None = None
     embedded: bool = False
-
-
-def not_yet_applied(events: Sequence[Event], position: Lsn) -> list[Transaction]:
-    """The transactions among `events` that are not contained in `position`. Pure; the only home of this
-    rule.
-    """
-    return [event for event in events if isinstance(event, Transaction) and event.position > position]
 
 
 def run(
@@ -177,8 +169,8 @@ def pump(
     stored_at = asked_at = time.monotonic()
     within = False  # a transaction has come in part: it can only go on, or be forgotten whole
     with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
-        following = _Following(ahead, sink, limit=max_batch_changes)
-        account = _Account(meter)
+        following = Following(ahead, sink, limit=max_batch_changes)
+        account = Account(meter)
         while not stop.is_set() and not (until is not None and reached >= until):
             limit = None if within else gate.limit()
             if limit is not None:
@@ -189,7 +181,7 @@ def pump(
                 gate.arrived(reached)
                 continue
             upto = limit.upto if limit is not None else None
-            batch = following.claim() or _take(ahead, max_batch_changes, upto=upto, position=position)
+            batch = following.claim() or take(ahead, max_batch_changes, upto=upto, position=position)
             taken, pending = batch.taken, batch.pending
             if pending:
                 sink.apply(pending, meanwhile=account.first(following.after(batch, position)))
@@ -219,91 +211,6 @@ def pump(
         account.settle()
         if not within:
             _confirm(source, sink)
-
-
-class _Account:
-    """What was applied, told to the meter while the target works on what follows: before, it would wait."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._owed: tuple[Sequence[Transaction], datetime] | None = None
-
-    def owe(self, applied: Sequence[Transaction], at: datetime) -> None:
-        """`applied` were written at that moment."""
-        self.settle()
-        self._owed = applied, at
-
-    def settle(self) -> None:
-        """Tell the meter what it has not been told."""
-        owed, self._owed = self._owed, None
-        if owed is not None:
-            self._meter.applied(*owed)
-
-    def first(self, then: Callable[[], None]) -> Callable[[], None]:
-        """`then`, after settling."""
-
-        def both() -> None:
-            self.settle()
-            then()
-
-        return both
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What was taken, and of it what the target lacks."""
-
-    taken: Taken
-    pending: list[Transaction]
-
-
-def _take(
-    ahead: ReadAhead, limit: int, *, upto: Lsn | None = None, position: Lsn, timeout: float = _IDLE_WAIT
-) -> _Batch:
-    taken = ahead.take(limit=limit, upto=upto, timeout=timeout)
-    return _Batch(taken, not_yet_applied(taken.events, position))
-
-
-class _Following:
-    """The batch behind the one that is applied, taken and prepared while the target is at work. Until it is claimed
-    it can be put back.
-    """
-
-    def __init__(self, ahead: ReadAhead, sink: Sink, *, limit: int) -> None:
-        self._ahead = ahead
-        self._sink = sink
-        self._limit = limit
-        self._batch: _Batch | None = None
-
-    def after(self, batch: _Batch, position: Lsn) -> Callable[[], None]:
-        """Takes what follows `batch`, which is now applied onto `position`."""
-        last = batch.pending[-1]
-        stored = position if last.more else last.position
-
-        def take() -> None:
-            if self._ahead.waiting() < min(_WORTH_PREPARING, self._limit):
-                return
-            self._batch = _take(self._ahead, self._limit, position=stored, timeout=0)
-            if self._batch.pending:
-                self._sink.prepare(self._batch.pending)
-
-        return take
-
-    @property
-    def ready(self) -> bool:
-        """Whether a batch is at hand."""
-        return self._batch is not None
-
-    def claim(self) -> _Batch | None:
-        """The batch, if there is one; it is its turn."""
-        batch, self._batch = self._batch, None
-        return batch
-
-    def put_back(self) -> None:
-        """It is not its turn now."""
-        batch = self.claim()
-        if batch is not None:
-            self._ahead.put_back(batch.taken)
 
 
 def _confirm(source: Source, sink: Sink) -> None:
