@@ -58,7 +58,8 @@ kafka-tools: setup # Java and Maven, and what Maven fetches
 	@$(BIN)/python -m workshop.kafka jars >/dev/null
 
 test: setup test-tools kafka-tools debezium-tools ## Run every test; those of the proxy and the change stream twice where their data paths are compiled
-	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
+	@STRANGLER_SPEEDUPS=off $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40 -m "not alone"
+	@$(BIN)/python -m pytest -m alone --durations=5 tests/acceptance
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/fuzz tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py; fi

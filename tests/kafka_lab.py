@@ -29,10 +29,6 @@ PASSWORD = "of the change stream's role"
 """What every connector of the tests finds in its worker's environment."""
 
 
-QUICK = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto"}
-"""Java starts in half the time when it does not optimise for hours to come."""
-
-
 @dataclass(frozen=True, slots=True)
 class KafkaLab:
     """Where the pair is."""
@@ -50,15 +46,14 @@ def shared(directory: Path) -> Iterator[KafkaLab]:
         known = json.loads(state.read_text()) if state.exists() else None
         if known is None:
             found = jars(JARS)
-            broker = KafkaBroker(directory / "broker", found, own=False)
-            broker.environment = dict(QUICK)
-            broker.start()
+            broker = KafkaBroker(directory / "broker", found, own=False, quick=True).start()
             worker = ConnectWorker(
                 directory / "connect",
                 found,
                 broker=broker.address,
-                environment={PASSWORD_VARIABLE: PASSWORD, **QUICK},
+                environment={PASSWORD_VARIABLE: PASSWORD},
                 own=False,
+                quick=True,
             )
             try:
                 worker.start()

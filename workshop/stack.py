@@ -218,19 +218,26 @@ async def bring_up(config: StackConfig, supervisor: Supervisor) -> Stack:
     elif config.fresh and any(group.percent for group in groups.values()):
         moved = [name for name, group in groups.items() if group.percent]
         set_percent(routes, dict.fromkeys(moved, Decimal(0)))  # the data it spoke of are gone
-    kafka = await _kafka(config, supervisor, secrets) if config.cdc == "kafka" else {}
+    kafka = await _kafka(config, supervisor, secrets) if config.cdc == "kafka" else None
     stack = Stack(
         config=config,
         admin_dsn=admin_dsn,
         routes=routes,
-        environment={**_environment(config, secrets, routes=routes, host=host, port=port), **kafka},
+        environment={
+            **_environment(config, secrets, routes=routes, host=host, port=port),
+            **(kafka.environment() if kafka else {}),
+        },
         demo_password=secrets["demo_password"],
     )
     _write_environment(config.layout.environment, stack.environment)
     programs = _Programs(stack, secrets)
-    await _both(_shop(programs, supervisor), _catalogue(programs, supervisor))
+    await _all(
+        _shop(programs, supervisor),
+        _catalogue(programs, supervisor),
+        *([kafka.start(supervisor)] if kafka else []),
+    )
     await supervisor.start(programs.proxy())
-    await _both(supervisor.start(programs.change_stream()), supervisor.start(programs.controller()))
+    await _all(supervisor.start(programs.change_stream()), supervisor.start(programs.controller()))
     return stack
 
 
@@ -260,10 +267,23 @@ async def _postgres(config: StackConfig, supervisor: Supervisor) -> tuple[str, s
     return config.postgres_dsn, host, int(info.get("port") or 5432)
 
 
-async def _kafka(
-    config: StackConfig, supervisor: Supervisor, secrets: Mapping[str, str]
-) -> Mapping[str, str]:
-    """Start broker and Connect; the variables by which the change stream finds them."""
+@dataclass(frozen=True, slots=True)
+class _Kafka:
+    """Broker and Connect, known before they run."""
+
+    broker: KafkaBroker
+    worker: ConnectWorker
+
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which the change stream finds them."""
+        return {"STRANGLER_KAFKA": self.broker.address, "STRANGLER_CONNECT": self.worker.url}
+
+    async def start(self, supervisor: Supervisor) -> None:
+        await supervisor.start(JavaUnit(self.broker))
+        await supervisor.start(JavaUnit(self.worker))
+
+
+async def _kafka(config: StackConfig, supervisor: Supervisor, secrets: Mapping[str, str]) -> _Kafka:
     directory = config.layout.var / "kafka"
     supervisor.say("kafka", "fetching", "Kafka and Debezium are fetched by Maven, where they are not yet")
     try:
@@ -273,13 +293,15 @@ async def _kafka(
     if config.fresh:
         for name in ("kafka", "connect"):
             await asyncio.to_thread(shutil.rmtree, directory / name, ignore_errors=True)
-    broker = KafkaBroker(directory / "kafka", found)
-    await supervisor.start(JavaUnit(broker))
+    broker = KafkaBroker(directory / "kafka", found, quick=True)
     worker = ConnectWorker(
-        directory / "connect", found, broker=broker.address, environment={PASSWORD_VARIABLE: secrets["cdc"]}
+        directory / "connect",
+        found,
+        broker=broker.address,
+        environment={PASSWORD_VARIABLE: secrets["cdc"]},
+        quick=True,
     )
-    await supervisor.start(JavaUnit(worker))
-    return {"STRANGLER_KAFKA": broker.address, "STRANGLER_CONNECT": worker.url}
+    return _Kafka(broker, worker)
 
 
 async def _shop(programs: "_Programs", supervisor: Supervisor) -> None:
@@ -302,7 +324,7 @@ def _shop_is_empty(dsn: str) -> bool:
         return connection.execute("SELECT FROM catalog_product LIMIT 1").fetchone() is None
 
 
-async def _both(*parts: Awaitable[None]) -> None:
+async def _all(*parts: Awaitable[None]) -> None:
     """Run `parts` side by side; the first failure cancels the others and is raised as it is."""
 
     async def run(part: Awaitable[None]) -> None:

@@ -13,14 +13,16 @@ import pytest
 from tests.acceptance.test_workshop_up_down import ROOT, STRANGLER, clean_environment, processes_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+ALONE = pytest.mark.alone  # a shop, a service, a broker: beside other tests on two cores its shoppers would see time-outs
 
 SMALL = ["--products", "300", "--users", "200", "--orders", "50", "--plain"]
 
 
+@ALONE
 @pytest.mark.parametrize(("engine", "cdc"), [("python", "slot"), ("envoy", "kafka")])
 def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str, cdc: str) -> None:
     done = subprocess.run(
-        # a gentle rate: other tests share the two cores
+        # a gentle rate, whatever the machine is busy with
         [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "2", "--rate", "15",
          "--engine", engine, "--cdc", cdc],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=180, check=False,
@@ -28,7 +30,7 @@ def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str
     assert done.returncode in (0, 4), done.stdout[-6000:] + done.stderr[-2000:]
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     failed = {check["name"] for check in report["checks"] if not check["passed"]}
-    # the one promise in real time is kept on a machine of one's own; here other tests share the cores
+    # the one promise in real time is kept on a machine of one's own, which a test's is not always
     assert failed <= {"0 % in every worker within 250 ms of the deciding response"}, done.stdout[-6000:]
     assert (report["result"], done.returncode) == (("failed", 4) if failed else ("passed", 0))
     assert len(report["checks"]) == 12

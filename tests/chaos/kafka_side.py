@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from cdc.changes import Lsn
 from cdc.connect import KafkaSettings
 from tests.chaos.cut import Cut
-from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE, QUICK
+from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE
 from workshop.kafka import ConnectWorker, KafkaBroker, jars
 from workshop.postgres import free_port
 
@@ -41,13 +41,14 @@ class KafkaSide:
                 "inter.broker.listener.name": "PLAINTEXT",
                 "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
             },
+            quick=True,
         )
-        self.broker.environment = dict(QUICK)
         self.connect = ConnectWorker(
             directory / "connect",
             found,
             broker=self.broker.address,
-            environment={PASSWORD_VARIABLE: PASSWORD, **QUICK},
+            environment={PASSWORD_VARIABLE: PASSWORD},
+            quick=True,
             # what a killed worker had is given to its successor as soon as the broker allows
             settings={
                 "session.timeout.ms": 6000,

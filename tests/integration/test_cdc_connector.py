@@ -21,7 +21,7 @@ from cdc.pipeline import StreamError, run
 from cdc.status import CdcStatus, read_status
 from tests.cdc_shop import Shop, admin, until
 from tests.integration.test_cdc_stream import assert_equal, wait_for_stream
-from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE, QUICK, KafkaLab, kafka_shop, login
+from tests.kafka_lab import JARS, PASSWORD, PASSWORD_VARIABLE, KafkaLab, kafka_shop, login
 from workshop.kafka import ConnectWorker, jars
 from workshop.postgres import EmbeddedPostgres
 
@@ -320,7 +320,8 @@ def test_a_killed_connect_worker_is_told_and_waited_for(
         jars(JARS),
         broker=kafka.bootstrap,
         group="killed",
-        environment={PASSWORD_VARIABLE: PASSWORD, **QUICK},
+        environment={PASSWORD_VARIABLE: PASSWORD},
+        quick=True,
     )
     own = KafkaLab(kafka.bootstrap, worker.url)
     source, target = make_database(), make_database()

@@ -22,7 +22,7 @@ from cdc.seams import StreamError
 from cdc.sources.kafka import KafkaSource
 from tests.cdc_shop import until
 from tests.contract.test_cdc_sources import numbers, read_until, some
-from tests.kafka_lab import JARS, QUICK, KafkaLab
+from tests.kafka_lab import JARS, KafkaLab
 from workshop.kafka import KafkaBroker, jars
 
 TABLE = TableName("public", "item")
@@ -250,8 +250,7 @@ def test_a_topic_that_is_compacted_is_refused_until_its_policy_is_repaired(
 
 
 def test_a_broker_that_lost_its_data_is_refused(tmp_path: Path, memory: Memory) -> None:
-    broker = KafkaBroker(tmp_path, jars(JARS))
-    broker.environment = dict(QUICK)
+    broker = KafkaBroker(tmp_path, jars(JARS), quick=True)
 
     def filled(*commits: int) -> KafkaSource:
         with closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
