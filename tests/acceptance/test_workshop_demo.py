@@ -13,12 +13,11 @@ import pytest
 from tests.acceptance.test_workshop_up_down import ROOT, STRANGLER, clean_environment, processes_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
-ALONE = pytest.mark.alone  # a shop, a service, a broker: beside other tests on two cores its shoppers would see time-outs
 
 SMALL = ["--products", "300", "--users", "200", "--orders", "50", "--plain"]
 
 
-@ALONE
+@pytest.mark.alone  # beside other tests on two cores shoppers would see time-outs
 @pytest.mark.parametrize(("engine", "cdc"), [("python", "slot"), ("envoy", "kafka")])
 def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str, cdc: str) -> None:
     done = subprocess.run(
