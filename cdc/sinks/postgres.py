@@ -236,8 +236,8 @@ class PostgresSink:
             self._connection.execute("DELETE FROM strangler_cdc.parked WHERE stream = $1", [self._stream])
 
     def learn_sizes(self) -> None:
-        """The target was filled in one transaction, during which the server may have taken its tables for empty: a join
-        with one would then walk it for each row. Changes nothing where the role may not, or somebody is at it.
+        """The target was filled in one transaction, during which the server may have taken its tables for empty: its
+        readers' first plans would be made for that. Changes nothing where the role may not, or somebody is at it.
         """
         for table in self._mapping.tables:
             self._run(f"ANALYZE (SKIP_LOCKED) {table.target.sql}")
