@@ -182,7 +182,7 @@ def test_a_refused_row_is_parked_told_retried_and_skipped(desk: Desk) -> None:
 def test_a_dead_reader_raises_an_alarm_before_the_disk_fills(desk: Desk) -> None:
     _, stream = start(desk)
     source = desk.source()
-    assert desk.json("status", "plan.yaml")["slot"]["active"]
+    until(lambda: desk.json("status", "plan.yaml")["slot"]["active"])  # a reader comes after the snapshot
     stream.send_signal(signal.SIGKILL)
     stream.wait(10)
     source.execute("CREATE TABLE unrelated (body text)")
