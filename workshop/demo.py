@@ -50,6 +50,7 @@ from workshop.traffic.visitors import Visitors
 from workshop.view import Standing, View
 
 FAULT_STAGE = "ramp 25"
+_OF_THE_SOAK = 0.3
 _SERVICE_TABLES = ("category", "product", "picture", "review")
 _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 # what ends the play early; the checks still judge what was seen
@@ -228,7 +229,9 @@ class _Performance:
         await self._strangler("start", str(config.stack.plan), "--yes")
 
         await observer.until(_soaking_at(FAULT_STAGE), within=config.deadline, what=f"stage {FAULT_STAGE}")
-        await asyncio.sleep(config.soaked_before_fault)
+        soak = next(each.policy.soak for each in self._plan.stages if each.stage.name == FAULT_STAGE)
+        # early enough that the stage is still on when shoppers meet the fault
+        await asyncio.sleep(min(config.soaked_before_fault, _OF_THE_SOAK * soak))
         async with self._faulty():
             await observer.until(
                 _in_state(State.ROLLED_BACK), within=config.rollback_within, what="the rollback by itself"
