@@ -62,7 +62,8 @@ test: setup test-tools kafka-tools debezium-tools ## Run every test; those of th
 	@$(BIN)/python -m pytest -m alone --durations=5 tests/acceptance
 	@if $(BIN)/python -m strangler_proxy.speedups --check; then \
 		STRANGLER_SPEEDUPS=required $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-		tests/fuzz tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py; fi
+		tests/fuzz tests/unit/test_proxy_*.py tests/property/test_proxy_*.py tests/integration/test_proxy_*.py \
+		tests/integration/test_gateway_*.py tests/integration/test_shadow*.py; fi
 	@if $(BIN)/python -m cdc.speedups --check; then \
 		STRANGLER_SPEEDUPS=auto $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/unit/test_cdc_*.py tests/unit/test_chassis_speedups.py tests/property/test_cdc_*.py \

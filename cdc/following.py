@@ -6,6 +6,8 @@ Nothing here touches a database; the pipeline decides what is applied and when.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 from cdc.changes import Event, Lsn, Transaction
 from cdc.meter import Meter
@@ -82,11 +84,21 @@ class Following:
 
 
 class Account:
-    """What was applied, told to the meter while the target works on what follows: before, it would wait."""
+    """What was applied, told to the meter while the target works on what follows; told at once, the target would wait
+    for it. Use as a context manager: when the block ends, however it does, the meter knows everything.
+    """
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._owed: tuple[Sequence[Transaction], datetime] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.settle()
 
     def owe(self, applied: Sequence[Transaction], at: datetime) -> None:
         """`applied` were written at that moment."""

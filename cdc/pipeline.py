@@ -168,9 +168,8 @@ def pump(
     reached = position  # ≥ position: nothing that concerns us happened between the two
     stored_at = asked_at = time.monotonic()
     within = False  # a transaction has come in part: it can only go on, or be forgotten whole
-    with ReadAhead(source, max_changes=max_waiting_changes) as ahead:
+    with Account(meter) as account, ReadAhead(source, max_changes=max_waiting_changes) as ahead:
         following = Following(ahead, sink, limit=max_batch_changes)
-        account = Account(meter)
         while not stop.is_set() and not (until is not None and reached >= until):
             limit = None if within else gate.limit()
             if limit is not None:
@@ -208,7 +207,6 @@ def pump(
             if now - asked_at >= _CONFIRM_EVERY:
                 _confirm(source, sink)
                 asked_at = now
-        account.settle()
         if not within:
             _confirm(source, sink)
 

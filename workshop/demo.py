@@ -50,7 +50,7 @@ from workshop.traffic.visitors import Visitors
 from workshop.view import Standing, View
 
 FAULT_STAGE = "ramp 25"
-_OF_THE_SOAK = 0.3
+_OF_THE_SOAK = 0.3  # the fault comes after that share of its stage, at the latest
 _SERVICE_TABLES = ("category", "product", "picture", "review")
 _CATALOGUE_WRITES = frozenset({"change price", "write review"})
 # what ends the play early; the checks still judge what was seen

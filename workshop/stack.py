@@ -284,6 +284,7 @@ class _Kafka:
 
 
 async def _kafka(config: StackConfig, supervisor: Supervisor, secrets: Mapping[str, str]) -> _Kafka:
+    """Fetch the jars and choose the ports; nothing is started. Raises StackError."""
     directory = config.layout.var / "kafka"
     supervisor.say("kafka", "fetching", "Kafka and Debezium are fetched by Maven, where they are not yet")
     try:

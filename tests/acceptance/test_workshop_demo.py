@@ -22,7 +22,7 @@ SMALL = ["--products", "300", "--users", "200", "--orders", "50", "--plain"]
 def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str, cdc: str) -> None:
     done = subprocess.run(
         # a gentle rate, whatever the machine is busy with
-        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "3", "--rate", "15",
+        [STRANGLER, "demo", "--var", str(tmp_path), *SMALL, "--seconds-per-stage", "5", "--rate", "15",
          "--engine", engine, "--cdc", cdc],
         cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
@@ -34,9 +34,8 @@ def test_the_catalogue_moves_with_a_fault_on_the_way(tmp_path: Path, engine: str
     assert (report["result"], done.returncode) == (("failed", 4) if failed else ("passed", 0))
     assert len(report["checks"]) == 12
     percents = [stage["percent"] for stage in report["stages"] if stage["name"].startswith("ramp")]
-    # where few ask, the stage may be over before enough of them have met the fault
-    again = {"ramp 25": 25, "ramp 50": 50}[report["rollback"]["stage"]]
-    assert percents == sorted([10, 25, 50, 75, 100, again])
+    assert percents == [10, 25, 25, 50, 75, 100]
+    assert report["rollback"]["stage"] == "ramp 25"
     assert 1 <= report["rollback"]["canary_requests_to_detect"] <= 3
     assert report["rollback"]["actuation_ms"] >= 0
     assert report["requests"]["user_visible_errors"] == 0

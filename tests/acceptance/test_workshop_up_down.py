@@ -305,8 +305,8 @@ def test_ctrl_c_in_the_middle_leaves_nothing(var: Path, *, foreground: bool) -> 
     process = subprocess.Popen(
         [STRANGLER, "up", "--var", str(var), *mode, *options(ports), *SMALL],
         cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # whoever runs the tests in the background may have it ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        # whoever runs the tests in the background may have it ignored, which a child inherits
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread of ours holds a lock)
     )  # fmt: skip
     assert process.stderr is not None
     with process.stderr:

@@ -15,12 +15,12 @@ import pytest
 from cdc.verify import verify
 from tests.cdc_shop import MAPPING, Writer, admin, make_shop, until
 
-KILLS = 8
+KILLS = 20
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_kills_lose_and_double_nothing(make_database: Callable[[], str], tmp_path: Path) -> None:
+def test_twenty_kills_lose_and_double_nothing(make_database: Callable[[], str], tmp_path: Path) -> None:
     source, target = make_database(), make_database()
     shop = make_shop(source, target, f"kill_{secrets.token_hex(4)}", products=2000)
     plan = tmp_path / "mapping.yaml"

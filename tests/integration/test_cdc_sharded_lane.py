@@ -39,7 +39,7 @@ class Partitions:
         self._stream = f"lanes_{secrets.token_hex(4)}"
         self._connection = connection
         self._mapping = mapping
-        self._offsets = {0: 0, 1: 0}
+        self._records: dict[int, list[Record]] = {0: [], 1: []}  # by offset
 
     def open(self, partition: int, *, parks: bool = False) -> Lane:
         """A lane that goes on where its partition stands."""
@@ -54,7 +54,7 @@ class Partitions:
             stream=self._stream,
             topic="shop",
             partition=partition,
-            decode=lambda message: message.record,  # type: ignore[attr-defined]  # see `feed`
+            decode=lambda message: self._records[partition][message.offset],
             rows=SourceRows(self._dsn, stream=self._stream, keys={}),
             meter=Meter(),
             max_batch=100,
@@ -66,19 +66,20 @@ class Partitions:
     def feed(self, lane: Lane, *changes: Change, now: float = 0.0) -> None:
         """Records of `changes`, each a transaction of its own, written as far as the target takes them."""
         for change in changes:
-            offset = self._offsets[lane.partition]
-            self._offsets[lane.partition] += 1
+            offset = len(self._records[lane.partition])
             place = Lsn(1_000 + 10 * offset)
-            record = Record(
-                Kind.CHANGE,
-                xid=offset + 1,
-                order=1,
-                position=place,
-                commit_time=MOMENT,
-                after=place,
-                change=change,
+            self._records[lane.partition].append(
+                Record(
+                    Kind.CHANGE,
+                    xid=offset + 1,
+                    order=1,
+                    position=place,
+                    commit_time=MOMENT,
+                    after=place,
+                    change=change,
+                )
             )
-            lane.take([SimpleNamespace(offset=offset, record=record)])  # type: ignore[list-item]  # all that is read
+            lane.take([SimpleNamespace(offset=offset)])  # type: ignore[list-item]  # a lane reads nothing else of it
         lane.step(now)
 
     def rows(self) -> dict[int, str]:

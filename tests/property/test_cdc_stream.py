@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from cdc.changes import (
     Transaction,
 )
 from cdc.hold import Limit
+from cdc.meter import Meter
 from cdc.pipeline import pump
 from cdc.sinks.memory import MemorySink
 from cdc.sources.memory import MemorySource
@@ -254,3 +256,24 @@ def test_a_full_identity_is_no_key_change() -> None:
     sink = MemorySink(KEYS, START)
     sink.apply([Transaction(Lsn(9), MOMENT, 1, changes)])
     assert sink.tables[TABLES[0]] == {(b"1",): (b"1", b"c", b"b")}
+
+
+def test_the_meter_knows_what_was_applied_before_a_fault() -> None:
+    """It is told of a batch while the next one is at work; here that one fails before it is."""
+
+    class Breaks(MemorySink):
+        applied = 0
+
+        def apply(
+            self, transactions: Sequence[Transaction], *, meanwhile: Callable[[], None] | None = None
+        ) -> None:
+            if self.applied:
+                raise ConnectionError
+            self.applied = len(transactions)
+            super().apply(transactions, meanwhile=meanwhile)
+
+    history = [Transaction(Lsn(START + 10 * n), MOMENT, n, ()) for n in range(1, 21)]
+    meter, sink = Meter(), Breaks(KEYS, START)
+    with pytest.raises(ConnectionError):
+        pump(MemorySource(history, patience=0.001), sink, threading.Event(), meter=meter, max_batch_changes=4)
+    assert meter.facts(0.0).transactions == sink.applied > 0

@@ -85,7 +85,7 @@ def _wanted(routes: Routes, group: Group | None, method: str, side: str) -> dict
     return {name: weight for name, weight in parts.items() if weight}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     _files(),
     st.lists(
